@@ -1,0 +1,2 @@
+//! admin-api.
+fn main() {}

@@ -1,0 +1,2 @@
+//! migrations.
+fn main() {}

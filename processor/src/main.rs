@@ -1,0 +1,2 @@
+//! processor.
+fn main() {}
