@@ -1,1 +1,21 @@
-//! domain.
+//! The words and rules of the bank that every service shares.
+//!
+//! Pure: no I/O, no clock and no randomness. Time, nonces and the bank's time zone are arguments, so that
+//! everything here can be tested by tables and replayed exactly.
+
+pub mod account;
+pub mod codes;
+pub mod command;
+pub mod entry;
+pub mod event;
+pub mod fingerprint;
+pub mod http_signature;
+pub mod ids;
+pub mod mandate;
+pub mod money;
+pub mod payment;
+pub mod seal;
+pub mod secret;
+pub mod time;
+pub mod topic;
+pub mod webhook;
