@@ -6,7 +6,6 @@ STATE=${WIRED_LOCAL_DIR:-$ROOT/.local}
 SOFTWARE=$ROOT/.local/software
 LOGS=$STATE/logs
 RUN=$STATE/run
-TRIPLET=$(gcc -dumpmachine 2>/dev/null || echo "$(uname -m)-linux-gnu")
 
 # Everything under .local may hold secrets; nobody else on this machine need read it.
 umask 077

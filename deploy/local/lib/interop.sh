@@ -1,1 +1,41 @@
 # shellcheck shell=bash
+# Independent implementations of what we sign and verify, in Python and in Node, for tests to compare with. They are no part
+# of the product; versions are pinned.
+
+interop_setup() {
+    interop_python
+    interop_node
+}
+
+interop_python() {
+    local requirements=$LOCAL_SOURCE/interop/requirements.txt venv=$ROOT/.local/venv
+    cmp -s "$requirements" "$venv/requirements.txt" && return
+    python3 -c 'import ensurepip' 2>/dev/null || install_packages python3 python3-venv
+    say "fetching the Python interop libraries"
+    rm -rf "$venv"
+    python3 -m venv "$venv" || die "python3 cannot make a virtual environment: install python3-venv and run this again"
+    "$venv/bin/pip" install -q --disable-pip-version-check -r "$requirements" >>"$LOGS/setup.log" 2>&1 ||
+        die "pip could not fetch the interop libraries: see $(relative "$LOGS/setup.log"), check the network and run this again"
+    cp "$requirements" "$venv/requirements.txt"
+}
+
+interop_node() {
+    local source=$LOCAL_SOURCE/interop target=$ROOT/.local/interop
+    if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
+        # In a subshell: a machine that cannot have Node still runs all other tests.
+        (install_packages nodejs npm) || true
+        hash -r
+    fi
+    if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
+        say "Node is missing and could not be installed: tests against Node libraries are skipped"
+        return
+    fi
+    cmp -s "$source/package-lock.json" "$target/installed-lock.json" && return
+    say "fetching the Node interop libraries"
+    rm -rf "$target"
+    mkdir -p "$target"
+    cp "$source/package.json" "$source/package-lock.json" "$target/"
+    npm ci --prefix "$target" --no-audit --no-fund --ignore-scripts --omit=dev >>"$LOGS/setup.log" 2>&1 ||
+        die "npm could not fetch the interop libraries: see $(relative "$LOGS/setup.log"), check the network and run this again"
+    cp "$source/package-lock.json" "$target/installed-lock.json"
+}

@@ -7,23 +7,54 @@ MYSQL_DIR=$STATE/mysql
 
 # --- provisioning ----------------------------------------------------------------------------------------------------
 
-# Prints the first archive address of the system's own apt sources that has this distribution's main archive.
-apt_mirror() {
-    cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null |
-        sed -n -e 's/^deb \(\[[^]]*\] \)\?\([^ ]*\) .*/\2/p' -e 's/^URIs: *\([^ ]*\).*/\1/p' |
-        grep -E '^(https?|mirror\+?[a-z]*|file):.*/'"$1"'/?$' | head -n1
+# Prints "address suite components" of each entry of the system's own apt sources, in both of apt's formats.
+apt_sources() {
+    { cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null || true; } |
+        sed -n 's/^deb[[:space:]]\+\(\[[^]]*\][[:space:]]*\)\?//p'
+    local -a files
+    mapfile -t files < <(find /etc/apt/sources.list.d -name '*.sources' 2>/dev/null | sort)
+    # A paragraph is a record; its fields may continue over lines, which awk's newline-as-space splitting joins.
+    ((${#files[@]} == 0)) || awk -v RS= '
+        function field(name,   text) {
+            if (!match("\n" $0, "\n" name ":[^\n]*(\n[ \t][^\n]*)*")) return ""
+            text = substr("\n" $0, RSTART + length(name) + 2, RLENGTH - length(name) - 2)
+            gsub(/\n/, " ", text)
+            return text
+        }
+        field("Types") ~ /(^| )deb( |$)/ && field("Enabled") !~ /no/ {
+            addresses = split(field("URIs"), address, " ")
+            suites = split(field("Suites"), suite, " ")
+            for (a = 1; a <= addresses; a++)
+                for (s = 1; s <= suites; s++)
+                    print address[a], suite[s], field("Components")
+        }' "${files[@]}"
 }
 
-# Prints "suite packages" for this distribution. Debian has had no MySQL server in its stable releases since 2019, but has
-# it in sid; those packages run anywhere with their own C library. Ubuntu has it in each release.
+# apt_mirrors FAMILY CODENAME: prints the addresses that this system may take its distribution from. Other archives may use
+# the same suite and component names, so those that name the distribution, or a mirror list, come first.
+apt_mirrors() {
+    local candidates
+    candidates=$(apt_sources | awk -v codename="$2" '$2 ~ "^(" codename "|stable|testing|unstable|sid)$" && / main( |$)/ { print $1 }')
+    {
+        grep -E "$1|^mirror" <<<"$candidates" || true
+        grep -vE "$1|^mirror" <<<"$candidates" || true
+    } | awk 'NF && !seen[$0]++'
+}
+
+os_release() { sed -n "s/^$1=\"\?\([^\"]*\)\"\?\$/\1/p" /etc/os-release; }
+
+# Prints "family suite codename" of this distribution; the suite is the one that has MySQL. Debian's stable releases have had
+# no MySQL server since 2019, but sid has one, and its packages run anywhere with their own C library. Ubuntu has it in each
+# release.
 mysql_source() {
     local id like codename
-    id=$(. /etc/os-release && printf '%s' "${ID:-}")
-    like=$(. /etc/os-release && printf '%s' "${ID_LIKE:-}")
-    codename=$(. /etc/os-release && printf '%s' "${UBUNTU_CODENAME:-${VERSION_CODENAME:-}}")
+    id=$(os_release ID)
+    like=$(os_release ID_LIKE)
+    codename=$(os_release UBUNTU_CODENAME)
+    codename=${codename:-$(os_release VERSION_CODENAME)}
     case " $id $like " in
-    *" ubuntu "*) printf 'ubuntu %s' "$codename" ;;
-    *" debian "*) printf 'debian sid' ;;
+    *" ubuntu "*) printf 'ubuntu %s %s' "$codename" "$codename" ;;
+    *" debian "*) printf 'debian sid %s' "$codename" ;;
     *) return 1 ;;
     esac
 }
@@ -36,34 +67,40 @@ own_apt_get() {
         -o Dir::State="$apt/state" -o Dir::State::status="$apt/status" -o Dir::State::lists="$apt/lists" \
         -o Dir::Cache="$apt/cache" -o Dir::Etc::sourcelist="$apt/sources.list" -o Dir::Etc::sourceparts="$apt/none" \
         -o Dir::Etc::preferences="$apt/none" -o Dir::Etc::preferencesparts="$apt/none" \
-        -o APT::Sandbox::User="" -o APT::Install-Recommends=false -o Debug::NoLocking=true "$@" >>"$LOGS/setup.log" 2>&1
+        -o APT::Sandbox::User="" -o APT::Install-Recommends=false -o APT::Update::Error-Mode=any -o Debug::NoLocking=true "$@" >>"$LOGS/setup.log" 2>&1
 }
 
 mysql_fetch() {
-    local apt=$SOFTWARE/mysql/apt family suite mirror keyring
-    read -r family suite <<<"$(mysql_source)" || true
+    local family suite codename keyring mirror tried=
+    read -r family suite codename <<<"$(mysql_source)" || true
     [[ -n ${suite:-} ]] || die "no MySQL packages are known for this distribution: start a MySQL 8.4 or 9 yourself and set WIRED_MYSQL_URL"
-    mirror=$(apt_mirror "$family" || true)
-    [[ -n $mirror ]] || die "found no $family archive in /etc/apt/sources.list*: add one, or set WIRED_MYSQL_URL to an existing MySQL"
     keyring=/usr/share/keyrings/$family-archive-keyring.gpg
-    [[ -f $keyring ]] || die "$keyring is missing: install the package $family-archive-keyring (or $family-keyring)"
+    [[ -f $keyring ]] || die "$keyring is missing: install debian-archive-keyring or ubuntu-keyring, then run this again"
+    while read -r mirror; do
+        mysql_fetch_from "$mirror" && return
+        tried+=" $mirror"
+    done < <(apt_mirrors "$family" "$codename")
+    [[ -n $tried ]] || die "found no $family archive in /etc/apt/sources.list*: add one, or set WIRED_MYSQL_URL to an existing MySQL"
+    die "could not fetch mysql-server-core from$tried: see $(relative "$LOGS/setup.log"), check the network, or set WIRED_MYSQL_URL"
+}
+
+# Uses family, suite and keyring of mysql_fetch. The signature of the archive is checked against the distribution's own key.
+mysql_fetch_from() {
+    local apt=$SOFTWARE/mysql/apt package
+    rm -rf "$apt"
     mkdir -p "$apt"/{state,lists/partial,cache/archives/partial,none}
     : >"$apt/status"
-    {
-        if [[ $family == ubuntu ]]; then
-            printf 'deb [signed-by=%s] %s %s main universe\n' "$keyring" "$mirror" "$suite" "$keyring" "$mirror" "$suite-updates"
-        else
-            printf 'deb [signed-by=%s] %s %s main\n' "$keyring" "$mirror" "$suite"
-        fi
-    } >"$apt/sources.list"
-    own_apt_get update || die "could not read the package lists of $mirror: see $(relative "$LOGS/setup.log"), check the network and run this again"
-    # Ubuntu 22.04 and 24.04 have 8.0, later ones 8.4; Debian has an unversioned name. The first that exists.
-    local package
-    for package in "mysql-server-core mysql-client-core" "mysql-server-core-8.4 mysql-client-core-8.4" "mysql-server-core-8.0 mysql-client-core-8.0"; do
-        # shellcheck disable=SC2086 # Two names on purpose.
-        own_apt_get install -y --download-only $package && return
+    if [[ $family == ubuntu ]]; then
+        printf 'deb [signed-by=%s] %s %s main universe\n' "$keyring" "$1" "$suite" "$keyring" "$1" "$suite-updates"
+    else
+        printf 'deb [signed-by=%s] %s %s main\n' "$keyring" "$1" "$suite"
+    fi >"$apt/sources.list"
+    own_apt_get update || return 1
+    # Debian and newer Ubuntus have an unversioned name; Ubuntu 22.04 and 24.04 have 8.0. The first that exists.
+    for package in "" -8.4 -8.0; do
+        own_apt_get install -y --download-only "mysql-server-core$package" "mysql-client-core$package" && return
     done
-    die "could not fetch mysql-server-core from $mirror: see $(relative "$LOGS/setup.log"), check the network and the free space"
+    return 1
 }
 
 mysql_provision() {
@@ -78,7 +115,7 @@ mysql_provision() {
         dpkg -x "$package" "$MYSQL_ROOT" || die "could not unpack $package: check the free space"
     done
     rm -rf "$SOFTWARE/mysql/apt"
-    # dpkg -x carries the archive's permissions, and / of a package is readable by all; the secrets are elsewhere.
+    # Proves that it runs here, before the marker says so.
     mysql_run mysqld --no-defaults --version >>"$LOGS/setup.log" 2>&1 ||
         die "the fetched MySQL does not run here: see $(relative "$LOGS/setup.log"), or set WIRED_MYSQL_URL to an existing MySQL"
     : >"$SOFTWARE/mysql/complete"
@@ -88,12 +125,13 @@ mysql_provision() {
 
 # Sets MYSQL_COMMAND to the words that start one of the fetched programs through the fetched C library.
 mysql_command() {
-    local loader binary
+    local loader binary triplet
+    triplet=$(uname -m)-linux-gnu
     # Not every distribution has all of these folders; find then fails although it found what is needed.
     loader=$(find "$MYSQL_ROOT/usr/lib" "$MYSQL_ROOT/lib" -name 'ld-linux*.so.*' 2>/dev/null | head -n1 || true)
     binary=$(find "$MYSQL_ROOT/usr/sbin" "$MYSQL_ROOT/usr/bin" -name "$1" 2>/dev/null | head -n1 || true)
     [[ -n $loader && -n $binary ]] || die "$(relative "$SOFTWARE/mysql") is incomplete: delete it and run 'wired-local setup'"
-    MYSQL_COMMAND=("$loader" --library-path "$MYSQL_ROOT/usr/lib/$TRIPLET:$MYSQL_ROOT/lib/$TRIPLET:$MYSQL_ROOT/usr/lib/mysql/private" "$binary")
+    MYSQL_COMMAND=("$loader" --library-path "$MYSQL_ROOT/usr/lib/$triplet:$MYSQL_ROOT/lib/$triplet:$MYSQL_ROOT/usr/lib/mysql/private" "$binary")
 }
 
 mysql_run() {
@@ -117,7 +155,7 @@ mysql_socket() {
     local path=$MYSQL_DIR/mysqld.sock folder
     if ((${#path} > 100)); then
         folder=${XDG_RUNTIME_DIR:-/tmp}/wired-$EUID-$(printf '%s' "$STATE" | cksum | cut -d' ' -f1)
-        mkdir -p -m 700 "$folder"
+        mkdir -p "$folder"
         [[ -O $folder ]] || die "$folder belongs to somebody else: remove it, or set XDG_RUNTIME_DIR to a folder of yours"
         path=$folder/mysqld.sock
     fi
@@ -173,6 +211,9 @@ mysql_start() {
     require_free_mib 500 MySQL
     mysql_configure
     mysql_initialise
+    # After a kill the socket's lock names a pid that may by now be anybody's, and MySQL would refuse to start. Ours does not
+    # run, and the data folder has a lock of its own.
+    rm -f "$(mysql_socket)" "$(mysql_socket).lock"
     local -a MYSQL_COMMAND options=(--defaults-file="$MYSQL_DIR/my.cnf")
     mysql_command mysqld
     # MySQL refuses to run as root unless told so; in a container root is all there is.

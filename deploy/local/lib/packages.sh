@@ -57,10 +57,13 @@ ensure_packages() {
         die "Kafka needs Java 17 or newer, and 'java' is $(java_major || echo none): select a newer one with 'update-alternatives --config java'"
 }
 
+# The workspace says which Rust it needs.
+rust_wanted() { sed -n 's/^rust-version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml" | head -n1; }
+
 cargo_is_recent() {
     local version
     version=$(cargo --version 2>/dev/null | awk '{ print $2 }') || return 1
-    [[ -n $version && $(printf '1.85\n%s\n' "$version" | sort -V | head -n1) == 1.85 ]]
+    [[ -n $version && $(printf '%s\n' "$(rust_wanted)" "$version" | sort -V | head -n1) == "$(rust_wanted)" ]]
 }
 
 ensure_rust() {
@@ -70,8 +73,8 @@ ensure_rust() {
     if ! command -v rustup >/dev/null && apt-cache show rustup >/dev/null 2>&1; then
         install_packages rustup
     fi
-    command -v rustup >/dev/null || die "Rust 1.85 or newer is needed and this distribution has no rustup package: install it from https://rustup.rs, then run this again"
+    command -v rustup >/dev/null || die "Rust $(rust_wanted) or newer is needed and this distribution has no rustup package: install it from https://rustup.rs, then run this again"
     say "installing the stable Rust toolchain"
     rustup default stable >>"$LOGS/setup.log" 2>&1 || die "rustup could not fetch the toolchain: see $(relative "$LOGS/setup.log"), connect and run this again"
-    cargo_is_recent || die "cargo is older than 1.85 and comes before rustup's on the PATH: remove the old one or correct PATH"
+    cargo_is_recent || die "cargo is older than $(rust_wanted) and comes before rustup's on the PATH: remove the old one or correct PATH"
 }

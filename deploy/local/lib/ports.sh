@@ -36,9 +36,3 @@ load_ports() {
 require_port_free() {
     ! port_answers "$2" || die "port $2, chosen for $1, is taken by another process: stop it ('ss -ltnp | grep $2'), or 'wired-local stop' and delete $(relative "$STATE/ports.env") to choose anew"
 }
-
-webhook_listen() {
-    load_ports
-    # shellcheck disable=SC2153 # Set by load_ports.
-    say "127.0.0.1:$PORT_WEBHOOK"
-}
