@@ -41,19 +41,20 @@ pub fn sign(
     let mut params = format!("(\"{}\");created={created}", components.join("\" \""));
     for (name, value) in [("keyid", Some(key_id)), ("nonce", nonce)] {
         let Some(value) = value else { continue };
+        if !value.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            let problem = "must be visible ASCII";
+            return Err(Fault::ParameterRefused { parameter: name.to_owned(), problem }.into());
+        }
         params.extend([";", name, "="]);
         push_string(&mut params, value);
     }
     let base = base::build(request, &components, &params)?;
     let mac = encode_base64(&key.mac(&[base.as_bytes()]));
-    let mut signature = header(format!("{LABEL}=:{mac}:"))?;
+    let mut signature = header(&format!("{LABEL}=:{mac}:"));
     signature.set_sensitive(true);
-    Ok(SignatureHeaders { input: header(format!("{LABEL}={params}"))?, signature })
+    Ok(SignatureHeaders { input: header(&format!("{LABEL}={params}")), signature })
 }
 
-fn header(value: String) -> Result<HeaderValue, Error> {
-    HeaderValue::try_from(value).map_err(|_| {
-        let parameter = "keyid".to_owned();
-        Fault::ParameterRefused { parameter, problem: "must be visible ASCII" }.into()
-    })
+fn header(value: &str) -> HeaderValue {
+    HeaderValue::from_str(value).expect("key id and nonce were checked, all else is ours")
 }
