@@ -1,11 +1,16 @@
 # shellcheck shell=bash
 # Finds what the machine's toolchain lacks and installs it by name with apt-get. Nothing else of the system is touched.
 
+package_exists() { [[ $(LC_ALL=C apt-cache policy "$1" 2>/dev/null) =~ Candidate:\ [^\(] ]]; }
+
+# A fresh container has no package lists; then nothing seems to exist.
+ensure_package_lists() { package_exists make || (apt_get update) || true; }
+
 # The newest Java runtime that this distribution has, since the default one may be older than Kafka wants.
 java_package() {
     local version
     for version in 25 21 17; do
-        if apt-cache show "openjdk-$version-jre-headless" >/dev/null 2>&1; then
+        if package_exists "openjdk-$version-jre-headless"; then
             printf 'openjdk-%s-jre-headless' "$version"
             return
         fi
@@ -45,11 +50,13 @@ ensure_packages() {
     for tool in make pkg-config curl; do
         command -v "$tool" >/dev/null || missing+=("$tool")
     done
+    # Cargo, Maven, pip and npm all fetch over TLS.
+    [[ -f /etc/ssl/certs/ca-certificates.crt ]] || missing+=(ca-certificates)
     command -v mvn >/dev/null || missing+=(maven)
     # Debian's python3 comes without ensurepip, which a virtual environment needs.
     python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
     if ! command -v java >/dev/null || (($(java_major || echo 0) < 17)); then
-        [[ -n $(apt-cache search --names-only '^default-jre-headless$' 2>/dev/null) ]] || apt_get update || true
+        ensure_package_lists
         missing+=("$(java_package)")
     fi
     ((${#missing[@]} == 0)) || install_packages "${missing[@]}"
@@ -70,8 +77,9 @@ ensure_rust() {
     # rustup's own installation may be there without being on the path of this shell.
     [[ ! -d $HOME/.cargo/bin ]] || PATH=$PATH:$HOME/.cargo/bin
     cargo_is_recent && return
-    if ! command -v rustup >/dev/null && apt-cache show rustup >/dev/null 2>&1; then
-        install_packages rustup
+    if ! command -v rustup >/dev/null; then
+        ensure_package_lists
+        ! package_exists rustup || install_packages rustup
     fi
     command -v rustup >/dev/null || die "Rust $(rust_wanted) or newer is needed and this distribution has no rustup package: install it from https://rustup.rs, then run this again"
     say "installing the stable Rust toolchain"
