@@ -35,7 +35,9 @@ CREATE TABLE endpoints (
     -- An ed25519 signing key, sealed, for endpoints that also want v1a signatures.
     signing_key_sealed VARBINARY(255) NULL,
     created_at  DATETIME(6)      NOT NULL,
-    PRIMARY KEY (id) /*T![clustered_index] CLUSTERED */
+    PRIMARY KEY (id) /*T![clustered_index] CLUSTERED */,
+    -- Is there a new one: the notifier asks before each batch of events, so that none is missed.
+    KEY endpoints_created (created_at)
 ) DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
 
 CREATE TABLE endpoint_secrets (
