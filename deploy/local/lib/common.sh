@@ -20,12 +20,15 @@ die() {
 
 relative() { printf '%s' "${1#"$ROOT"/}"; }
 
-# Runs a function while no other wired-local changes the same checkout: several people or targets may start it at once.
+# with_lock NAME FUNCTION…: runs a function while no other wired-local changes the same thing of this checkout: several people
+# or targets may start it at once. Building a tool must not hold up whoever starts the servers, hence more than one lock.
 with_lock() {
+    local name=$1
+    shift
     [[ $(uname -s) == Linux ]] || die "this needs Linux (it reads /proc); on another system use deploy/compose"
     mkdir -p "$STATE" "$LOGS" "$RUN" "$SOFTWARE" || die "cannot write $STATE: make the checkout writable"
     # The lock belongs to the checkout even when WIRED_LOCAL_DIR differs, because the software is shared.
-    exec 9>"$ROOT/.local/lock"
+    exec 9>"$ROOT/.local/$name.lock"
     flock -w 600 9 || die "another wired-local has been working for 10 minutes: look at it with 'ps', stop it, try again"
     "$@"
 }

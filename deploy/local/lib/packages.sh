@@ -30,7 +30,7 @@ apt_get() {
         # Without a terminal sudo could only wait for a password that nobody types.
         [[ -t 0 ]] || as_root=(sudo -n)
     fi
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get "$@" >>"$LOGS/setup.log" 2>&1
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 "$@" >>"$LOGS/setup.log" 2>&1
 }
 
 install_packages() {

@@ -97,7 +97,7 @@ stop_command() {
 
 clean_command() {
     [[ -d $STATE ]] || return 0
-    with_lock stop_command
+    with_lock servers stop_command
     # A folder that somebody named by hand is removed only when it is one of ours.
     [[ -f $STATE/ports.env || $STATE == "$ROOT/.local" ]] || die "$STATE is no folder of wired-local: nothing removed"
     local socket
