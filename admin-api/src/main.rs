@@ -1,2 +1,56 @@
-//! admin-api.
-fn main() {}
+//! The bank's side: `serve` (the default) answers customers and staff, `seed` makes a sample partner.
+
+use admin_api::{Config, seed};
+use clap::{Parser, Subcommand};
+
+/// The bank's API.
+#[derive(Parser)]
+#[command(name = "admin-api", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Answer customers and staff (the default).
+    Serve(Config),
+    /// Make or complete a sample partner with customers, mandates and an endpoint; print what is there.
+    Seed(seed::Config),
+}
+
+fn main() -> std::process::ExitCode {
+    let mut arguments: Vec<_> = std::env::args_os().collect();
+    // `admin-api` and `admin-api --listen …` serve.
+    let names_a_command = arguments.get(1).is_some_and(|first| {
+        let first = first.to_string_lossy();
+        !first.starts_with('-') || ["-h", "--help", "-V", "--version"].contains(&&*first)
+    });
+    if !names_a_command {
+        arguments.insert(1.min(arguments.len()), "serve".into());
+    }
+    match run(Cli::parse_from(arguments).command) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("admin-api: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    runtime::telemetry::init("admin-api");
+    let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match command {
+        Command::Serve(config) => tokio.block_on(async {
+            let shutdown = runtime::shutdown::on_signal();
+            admin_api::run(config, shutdown).await
+        })?,
+        Command::Seed(config) => {
+            for seeded in tokio.block_on(seed::run(&config))? {
+                println!("{seeded}");
+            }
+        }
+    }
+    Ok(())
+}

@@ -204,10 +204,7 @@ impl Client {
     pub async fn ready(&self, patience: Duration) -> Result<(), Error> {
         let deadline = tokio::time::Instant::now() + patience;
         loop {
-            let error = match self.echo(&serde_json::json!({})).await {
-                Ok(_) => return Ok(()),
-                Err(error) => error,
-            };
+            let Err(error) = self.echo(&serde_json::json!({})).await else { return Ok(()) };
             let may_pass = error.is("signature_invalid")
                 || matches!(error, Error::Unreachable { .. } | Error::NoAnswer { .. })
                 || error.problem().is_some_and(|problem| problem.status == 503);
@@ -233,7 +230,7 @@ impl Client {
         options: SendOptions,
     ) -> Result<Answer, Error> {
         let url = self.resolve(target)?;
-        let headers = self.headers(&method, body.as_deref(), &options)?;
+        let headers = Self::headers(&method, body.as_deref(), &options)?;
         let timeout =
             self.identity.options.timeout + options.wait.map_or(Duration::ZERO, |wait| wait + WAIT_SLACK);
         let mut repeated = 0;
@@ -260,12 +257,7 @@ impl Client {
         Ok(url)
     }
 
-    fn headers(
-        &self,
-        method: &Method,
-        body: Option<&[u8]>,
-        options: &SendOptions,
-    ) -> Result<HeaderMap, Error> {
+    fn headers(method: &Method, body: Option<&[u8]>, options: &SendOptions) -> Result<HeaderMap, Error> {
         let mut headers = HeaderMap::with_capacity(12);
         if let Some(body) = body {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

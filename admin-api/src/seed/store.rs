@@ -1,0 +1,235 @@
+//! Statements of seeding: this service's own tables, and read-only looks at what became of commands.
+
+use std::collections::HashMap;
+
+use domain::{
+    event::API_VERSION,
+    ids::{EndpointId, EndpointSecretId, PartnerId},
+    payment::{PaymentStatus, Reason},
+};
+use runtime::sql::Sql;
+use sqlx::{MySqlPool, Row, mysql::MySqlRow};
+use uuid::Uuid;
+
+/// Every scope.
+const ALL_SCOPES: u32 = 0xff;
+/// Ids in one look-up: a statement of some 40 KiB.
+pub(super) const LOOKUP_MAX: usize = 1_000;
+
+/// A sealed secret and the row it stands in.
+#[derive(Debug)]
+pub(super) struct SealedRow {
+    pub(super) id: Uuid,
+    pub(super) secret_sealed: Vec<u8>,
+}
+
+fn bytes(id: Uuid) -> Vec<u8> {
+    id.into_bytes().to_vec()
+}
+
+/// An id as stored.
+fn id_at(row: &MySqlRow, column: usize) -> Result<Uuid, sqlx::Error> {
+    Uuid::from_slice(row.try_get(column)?).map_err(|error| sqlx::Error::Decode(error.into()))
+}
+
+impl SealedRow {
+    fn read(row: &MySqlRow) -> Result<Self, sqlx::Error> {
+        Ok(Self { id: id_at(row, 0)?, secret_sealed: row.try_get(1)? })
+    }
+}
+
+/// What the ledger made of a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Applied,
+    Rejected(Option<Reason>),
+    DeadLetter(String),
+}
+
+/// The partner with this name and rate.
+pub(super) async fn ensure_partner(
+    pool: &MySqlPool,
+    partner: PartnerId,
+    name: &str,
+    requests_per_second: u32,
+) -> Result<(), sqlx::Error> {
+    let changed = sqlx::query("UPDATE partners SET name = ?, requests_per_second = ? WHERE id = ?")
+        .bind(name)
+        .bind(requests_per_second)
+        .bind(bytes(partner.uuid()))
+        .execute(pool)
+        .await?;
+    if changed.rows_affected() > 0 {
+        return Ok(());
+    }
+    let inserted = sqlx::query(
+        "INSERT INTO partners (id, name, status, livemode, requests_per_second, created_at) \
+         VALUES (?, ?, 1, 1, ?, UTC_TIMESTAMP(6))",
+    )
+    .bind(bytes(partner.uuid()))
+    .bind(name)
+    .bind(requests_per_second)
+    .execute(pool)
+    .await;
+    unless_there(inserted)
+}
+
+/// Rows of a run at the same time are as good as ours: they are derived from the same name.
+fn unless_there(result: Result<sqlx::mysql::MySqlQueryResult, sqlx::Error>) -> Result<(), sqlx::Error> {
+    match result {
+        Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// The partner's keys that are not revoked, newest first.
+pub(super) async fn live_api_keys(
+    pool: &MySqlPool,
+    partner: PartnerId,
+) -> Result<Vec<SealedRow>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT id, secret_sealed FROM api_keys WHERE partner_id = ? AND revoked_at IS NULL \
+         ORDER BY created_at DESC, id",
+    )
+    .bind(bytes(partner.uuid()))
+    .fetch_all(pool)
+    .await?;
+    rows.iter().map(SealedRow::read).collect()
+}
+
+pub(super) async fn insert_api_key(
+    pool: &MySqlPool,
+    id: Uuid,
+    partner: PartnerId,
+    secret_sealed: &[u8],
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO api_keys (id, partner_id, secret_sealed, scopes, created_at) \
+         VALUES (?, ?, ?, ?, UTC_TIMESTAMP(6))",
+    )
+    .bind(bytes(id))
+    .bind(bytes(partner.uuid()))
+    .bind(secret_sealed)
+    .bind(ALL_SCOPES)
+    .execute(pool)
+    .await
+    .map(drop)
+}
+
+pub(super) async fn revoke_api_key(pool: &MySqlPool, id: Uuid) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE api_keys SET revoked_at = UTC_TIMESTAMP(6) WHERE id = ? AND revoked_at IS NULL")
+        .bind(bytes(id))
+        .execute(pool)
+        .await
+        .map(drop)
+}
+
+/// The endpoint with this URL.
+pub(super) async fn ensure_endpoint(
+    pool: &MySqlPool,
+    endpoint: EndpointId,
+    partner: PartnerId,
+    url: &str,
+) -> Result<(), sqlx::Error> {
+    let changed = sqlx::query("UPDATE endpoints SET url = ? WHERE id = ?")
+        .bind(url)
+        .bind(bytes(endpoint.uuid()))
+        .execute(pool)
+        .await?;
+    if changed.rows_affected() > 0 {
+        return Ok(());
+    }
+    let inserted = sqlx::query(
+        "INSERT INTO endpoints (id, partner_id, url, api_version, created_at) \
+         VALUES (?, ?, ?, ?, UTC_TIMESTAMP(6))",
+    )
+    .bind(bytes(endpoint.uuid()))
+    .bind(bytes(partner.uuid()))
+    .bind(url)
+    .bind(API_VERSION)
+    .execute(pool)
+    .await;
+    unless_there(inserted)
+}
+
+/// The endpoint's secret that is not being rotated out.
+pub(super) async fn current_endpoint_secret(
+    pool: &MySqlPool,
+    endpoint: EndpointId,
+) -> Result<Option<SealedRow>, sqlx::Error> {
+    let row = sqlx::query(
+        "SELECT id, secret_sealed FROM endpoint_secrets WHERE endpoint_id = ? AND expires_at IS NULL \
+         ORDER BY created_at DESC LIMIT 1",
+    )
+    .bind(bytes(endpoint.uuid()))
+    .fetch_optional(pool)
+    .await?;
+    row.as_ref().map(SealedRow::read).transpose()
+}
+
+/// Makes a secret the current one; earlier ones sign along for a day.
+pub(super) async fn replace_endpoint_secret(
+    pool: &MySqlPool,
+    endpoint: EndpointId,
+    id: EndpointSecretId,
+    secret_sealed: &[u8],
+) -> Result<(), sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    sqlx::query(
+        "UPDATE endpoint_secrets SET expires_at = UTC_TIMESTAMP(6) + INTERVAL 1 DAY \
+         WHERE endpoint_id = ? AND expires_at IS NULL",
+    )
+    .bind(bytes(endpoint.uuid()))
+    .execute(&mut *transaction)
+    .await?;
+    sqlx::query(
+        "INSERT INTO endpoint_secrets (id, endpoint_id, secret_sealed, created_at) \
+         VALUES (?, ?, ?, UTC_TIMESTAMP(6))",
+    )
+    .bind(bytes(id.uuid()))
+    .bind(bytes(endpoint.uuid()))
+    .bind(secret_sealed)
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await
+}
+
+/// What became of at most [`LOOKUP_MAX`] commands; those without an outcome are not in the answer.
+pub(super) async fn outcomes(pool: &MySqlPool, ids: &[Uuid]) -> Result<HashMap<Uuid, Outcome>, sqlx::Error> {
+    let mut found = HashMap::with_capacity(ids.len());
+    if ids.is_empty() {
+        return Ok(found);
+    }
+    let with_ids = |before: &'static str| {
+        let mut sql = Sql::new();
+        sql.text(before).list(ids, |sql, id| {
+            sql.uuid(*id);
+        });
+        sql.text(")");
+        sql
+    };
+    // An id is looked for as a dead letter first, so that a redriven one ends as what it became.
+    let dead = with_ids("SELECT id, detail FROM dead_letters WHERE status = 1 AND id IN (");
+    for row in sqlx::raw_sql(dead.as_str()).fetch_all(pool).await? {
+        found.insert(id_at(&row, 0)?, Outcome::DeadLetter(row.try_get(1)?));
+    }
+    let changes = with_ids("SELECT id, reason FROM changes WHERE id IN (");
+    for row in sqlx::raw_sql(changes.as_str()).fetch_all(pool).await? {
+        let reason: Option<u8> = row.try_get(1)?;
+        let outcome = reason.map_or(Outcome::Applied, |code| Outcome::Rejected(Reason::from_code(code)));
+        found.insert(id_at(&row, 0)?, outcome);
+    }
+    let payments = with_ids("SELECT id, status, reason FROM payments WHERE id IN (");
+    for row in sqlx::raw_sql(payments.as_str()).fetch_all(pool).await? {
+        let (status, reason): (u8, Option<u8>) = (row.try_get(1)?, row.try_get(2)?);
+        let outcome = match PaymentStatus::from_code(status) {
+            Some(PaymentStatus::Posted) => Outcome::Applied,
+            Some(PaymentStatus::Pending) => continue,
+            Some(PaymentStatus::Rejected | PaymentStatus::Conflicted) | None => {
+                Outcome::Rejected(reason.and_then(Reason::from_code))
+            }
+        };
+        found.insert(id_at(&row, 0)?, outcome);
+    }
+    Ok(found)
+}
