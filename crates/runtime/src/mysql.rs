@@ -9,8 +9,11 @@
 use std::time::Duration;
 
 use metrics::gauge;
-use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPoolOptions, MySqlSslMode};
-use sqlx::{ConnectOptions, Connection, Executor, MySqlPool};
+use sqlx::error::BoxDynError;
+use sqlx::mysql::{
+    MySqlConnectOptions, MySqlConnection, MySqlPoolOptions, MySqlSslMode, MySqlTypeInfo, MySqlValueRef,
+};
+use sqlx::{ConnectOptions, Connection, Decode, Executor, MySql, MySqlPool, Type};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{ConfigError, MysqlConfig};
@@ -49,7 +52,8 @@ impl MysqlConfig {
         }
         Ok(options
             .charset("utf8mb4")
-            .collation("utf8mb4_bin")
+            // Columns bring their own collation; this one is for bare literals, and known to every server.
+            .collation("utf8mb4_unicode_ci")
             // What these three would set, and more, stands in SESSION.
             .pipes_as_concat(false)
             .no_engine_substitution(false)
@@ -108,6 +112,35 @@ fn is_loopback(url: &url::Url) -> bool {
         Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
         Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
         None => true,
+    }
+}
+
+/// Text of a column, whatever its collation.
+///
+/// sqlx takes a column with a `…_bin` collation for bytes and refuses to decode it as `String`; all columns of the
+/// schema are such. This type reads both.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Text(pub String);
+
+impl Type<MySql> for Text {
+    fn type_info() -> MySqlTypeInfo {
+        <str as Type<MySql>>::type_info()
+    }
+
+    fn compatible(info: &MySqlTypeInfo) -> bool {
+        <str as Type<MySql>>::compatible(info) || <[u8] as Type<MySql>>::compatible(info)
+    }
+}
+
+impl<'r> Decode<'r, MySql> for Text {
+    fn decode(value: MySqlValueRef<'r>) -> Result<Self, BoxDynError> {
+        <&str as Decode<MySql>>::decode(value).map(|text| Self(text.to_owned()))
+    }
+}
+
+impl From<Text> for String {
+    fn from(text: Text) -> Self {
+        text.0
     }
 }
 
