@@ -1,1 +1,117 @@
-//! processor.
+//! Applies commands to the ledger: the only writer of money, accounts, mandates and sequenced events.
+//!
+//! A record travels `consumer` (reads and decodes, on a thread of its own) → `apply` (one transaction a batch:
+//! `store` loads, `decide` decides, `store` writes) → `announce` (events to the event topic). The three overlap:
+//! while one batch is in MySQL, the next is being decoded and the previous announced.
+
+pub mod announce;
+pub mod apply;
+mod clock;
+pub mod config;
+pub mod consumer;
+pub mod decide;
+pub mod item;
+mod metrics;
+pub mod store;
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use runtime::health::Health;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::announce::Announcer;
+use crate::apply::{Applier, Stop};
+pub use crate::config::Config;
+use crate::consumer::{Consumer, Input, Progress};
+use crate::store::session::Session;
+
+/// How many batches may wait decoded. More only costs memory.
+const BATCHES_AHEAD: usize = 4;
+/// How often an idle processor keeps its connection and stores what it announced. Below the session's
+/// `wait_timeout` of 10 s.
+const IDLE_INTERVAL: Duration = Duration::from_secs(3);
+/// How long the consumer may take to leave its group; correctness does not depend on it.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Runs until `shutdown`. Fails only when it cannot start.
+pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let health = Health::new();
+    let private = runtime::private::serve(&config.private, health.clone(), shutdown.clone())
+        .await
+        .context("the private listener cannot start")?;
+    metrics::describe();
+    let batch_max = usize::from(config.batch_max);
+    let (sender, mut receiver) = mpsc::channel(BATCHES_AHEAD * batch_max);
+    let progress = Progress::default();
+    let consumer = Consumer::new(
+        &config.kafka,
+        Session::new(config.mysql.clone()),
+        sender,
+        progress.clone(),
+        config.bank_time_zone.clone(),
+        health.component("kafka"),
+        shutdown.clone(),
+    )?;
+    let announcer = Announcer::start(
+        &config.kafka,
+        Session::new(config.mysql.clone()),
+        health.component("events"),
+        shutdown.clone(),
+    )?;
+    let mut applier = Applier::new(
+        Session::new(config.mysql.clone()),
+        announcer,
+        health.component("mysql"),
+        health.component("ledger"),
+        shutdown.clone(),
+    );
+    let (left, has_left) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name("consumer".to_owned())
+        .spawn(move || {
+            consumer.run();
+            // Nobody waits any more when the process is already gone.
+            let _ = left.send(());
+        })
+        .context("the consumer thread cannot start")?;
+
+    applier.idle().await;
+    let mut inputs = Vec::with_capacity(batch_max);
+    loop {
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            received = receiver.recv_many(&mut inputs, batch_max) => if received == 0 { break },
+            () = tokio::time::sleep(IDLE_INTERVAL) => {}
+        }
+        if inputs.is_empty() {
+            applier.idle().await;
+        } else if let Err(Stop::Shutdown) = apply(&mut applier, &progress, &mut inputs).await {
+            break;
+        }
+    }
+    shutdown.cancel();
+    receiver.close();
+    applier.finish().await;
+    if tokio::time::timeout(LEAVE_TIMEOUT, has_left).await.is_err() {
+        tracing::warn!("the consumer did not leave its group in time");
+    }
+    private.await.context("the private listener panicked")?;
+    Ok(())
+}
+
+async fn apply(applier: &mut Applier, progress: &Progress, inputs: &mut Vec<Input>) -> Result<(), Stop> {
+    let mut items = Vec::with_capacity(inputs.len());
+    for input in inputs.drain(..) {
+        match input {
+            Input::Item(item) => items.push(*item),
+            Input::Halt(partition, why) => applier.halt(partition, why),
+        }
+    }
+    applier.apply(items).await?;
+    progress.lock().unwrap_or_else(PoisonError::into_inner).extend(applier.positions());
+    Ok(())
+}

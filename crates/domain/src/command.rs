@@ -41,8 +41,6 @@ pub struct PartnerEnvelope {
     pub request_id: Uuid,
     /// Where the request came from.
     pub address: Option<IpAddr>,
-    /// `false` for a test partner.
-    pub livemode: bool,
     /// What to do.
     pub command: PartnerCommand,
 }
@@ -250,7 +248,10 @@ impl BankEnvelope {
         match &envelope.command {
             BankCommand::Deposit(deposit) => check_amount(deposit.amount_minor, deposit.currency)?,
             BankCommand::OpenAccount(open) => {
-                if open.overdraft_minor < 0 || negative(open.payment_max_minor) || negative(open.daily_max_minor) {
+                if open.overdraft_minor < 0
+                    || negative(open.payment_max_minor)
+                    || negative(open.daily_max_minor)
+                {
                     return Err(DecodeError::Field("a limit is negative"));
                 }
             }

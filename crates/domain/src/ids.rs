@@ -51,10 +51,7 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x6f1c_4be2_93d7_4a55_8c0e_b1d2_77a9_04f
 
 /// The payment that a partner's idempotency key stands for.
 pub fn payment_id(partner: PartnerId, idempotency_key: &str) -> PaymentId {
-    PaymentId::from_uuid(Uuid::new_v5(
-        &NAMESPACE,
-        format!("partner:{partner}\0{idempotency_key}").as_bytes(),
-    ))
+    PaymentId::from_uuid(Uuid::new_v5(&NAMESPACE, format!("partner:{partner}\0{idempotency_key}").as_bytes()))
 }
 
 /// The id of the `conflict` that a used key with another request leaves: repeats of it are one conflict.

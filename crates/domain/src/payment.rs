@@ -78,6 +78,10 @@ codes! {
         AmountOverflow = 19 "amount_overflow",
         /// Debit and credit are the same account.
         SameAccount = 20 "same_account",
+        /// The id of an account or mandate command was used for another one.
+        IdempotencyConflict = 21 "idempotency_conflict",
+        /// The mandate is used or revoked already.
+        MandateNotActive = 22 "mandate_not_active",
     }
 }
 
@@ -131,4 +135,9 @@ pub struct PaymentView {
     pub decided_at: Option<Timestamp>,
     /// Where to ask for its state.
     pub status_url: String,
+}
+
+/// Where the state of a payment is asked for.
+pub fn status_path(id: PaymentId) -> String {
+    format!("/v1/payments/{id}")
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 pub struct Timestamp(i64);
 
 /// A calendar day in the bank's time zone, in days since 1970-01-01: the day that daily caps count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Day(pub i32);
 
@@ -44,6 +44,7 @@ impl Timestamp {
     }
 
     /// This instant moved by `micros`, within the same bounds as [`Self::from_micros`].
+    #[must_use]
     pub fn plus_micros(self, micros: i64) -> Self {
         Self::from_micros(self.0.saturating_add(micros))
     }

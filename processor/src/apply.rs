@@ -1,0 +1,359 @@
+//! Applies batches: each in one transaction with the positions it came from.
+//!
+//! Whatever fails, the position in MySQL tells what is applied: a transaction is repeated until it commits or is
+//! found committed, a record whose value does not fit is found by bisecting and set aside, and anything else stops
+//! the partition it came from. Nothing is ever skipped.
+//!
+//! When a position is not where this process left it (it just took the partition over, another process was
+//! faster, or a COMMIT was answered by a broken connection), what the partition has left unannounced is announced
+//! from MySQL.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use domain::time::Timestamp;
+use rand::Rng as _;
+use runtime::health::Component;
+use tokio_util::sync::CancellationToken;
+
+use crate::announce::{Announcer, Batch};
+use crate::clock;
+use crate::decide::{DeadLetterReason, Effects, decide};
+use crate::item::{Content, Item};
+use crate::metrics;
+use crate::store::error::StoreError;
+use crate::store::facts::Facts;
+use crate::store::load::{self, Loaded, References};
+use crate::store::positions::{PartitionKey, StoredPosition};
+use crate::store::session::Session;
+use crate::store::write::{self, NewPosition};
+
+/// The most records of one batch that may be set aside. More is no bad record but a bad environment.
+const DEAD_LETTERS_MAX: usize = 3;
+/// Waits between two tries grow from the first to the second of these.
+const BACKOFF: [Duration; 2] = [Duration::from_millis(5), Duration::from_secs(1)];
+/// How often a transaction is tried that MySQL answers and refuses. Losing a connection does not count: MySQL may be
+/// away for as long as it likes.
+const REFUSALS_MAX: u32 = 50;
+
+/// Why a partition stands still, in words for whoever is called.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Stop {
+    /// The process is to end; nothing is wrong.
+    #[error("shutting down")]
+    Shutdown,
+    /// A human must look.
+    #[error("{0}")]
+    Halt(String),
+}
+
+/// Applies batches on one connection.
+pub struct Applier {
+    session: Session,
+    facts: Facts,
+    announcer: Announcer,
+    /// Where this process believes each partition stands; absent until its first transaction.
+    expected: HashMap<PartitionKey, i64>,
+    /// Partitions that stand still, and why.
+    halted: BTreeMap<PartitionKey, String>,
+    mysql: Component,
+    ledger: Component,
+    shutdown: CancellationToken,
+}
+
+/// What came of a batch.
+struct Done {
+    partitions: BTreeMap<PartitionKey, i64>,
+    effects: Effects,
+}
+
+impl Applier {
+    /// An applier that has applied nothing yet. `mysql` and `ledger` tell whether MySQL answers and whether all
+    /// partitions move.
+    pub fn new(
+        session: Session,
+        announcer: Announcer,
+        mysql: Component,
+        ledger: Component,
+        shutdown: CancellationToken,
+    ) -> Self {
+        ledger.up();
+        Self {
+            session,
+            facts: Facts::default(),
+            announcer,
+            expected: HashMap::new(),
+            halted: BTreeMap::new(),
+            mysql,
+            ledger,
+            shutdown,
+        }
+    }
+
+    /// Applies what `items` hold of partitions that are not halted. Ends early only for a shutdown.
+    pub async fn apply(&mut self, mut items: Vec<Item>) -> Result<(), Stop> {
+        items.retain(|item| !self.halted.contains_key(&PartitionKey::of(item.position)));
+        items.sort_by_key(Item::fold_order);
+        match self.bisect(&mut items).await {
+            Err(Stop::Halt(why)) => self.apply_each_partition(items, why).await,
+            other => other,
+        }
+    }
+
+    /// What a partition that cannot be consumed reports.
+    pub fn halt(&mut self, partition: PartitionKey, why: String) {
+        tracing::error!(
+            topic = partition.source.topic().name,
+            partition = partition.partition,
+            why,
+            "partition halted"
+        );
+        self.halted.insert(partition, why);
+        metrics::halted(self.halted.len());
+        let words = self.halted.iter().map(|(key, why)| {
+            format!("{} partition {} is halted: {why}", key.source.topic().name, key.partition)
+        });
+        self.ledger.down(words.collect::<Vec<_>>().join("; "));
+    }
+
+    /// Where this process believes each partition stands.
+    pub fn positions(&self) -> impl Iterator<Item = (PartitionKey, i64)> {
+        self.expected.iter().map(|(key, offset)| (*key, *offset))
+    }
+
+    /// Keeps the connection while nothing happens, and stores how far events are announced.
+    pub async fn idle(&mut self) {
+        let kept = match self.announcer.take_announced() {
+            announced if announced.is_empty() => self.session.keep_alive().await,
+            announced => {
+                let stored = crate::store::positions::store_announced(&mut self.session, &announced).await;
+                if stored.is_err() {
+                    self.announcer.untake_announced(&announced);
+                }
+                stored
+            }
+        };
+        self.report(&kept);
+    }
+
+    /// Waits until the events of all applied batches are acknowledged, and stores that.
+    pub async fn finish(mut self) {
+        self.announcer.drain().await;
+        self.idle().await;
+    }
+
+    /// A batch over several partitions failed: whose fault it is shows when each is applied alone.
+    async fn apply_each_partition(&mut self, items: Vec<Item>, why: String) -> Result<(), Stop> {
+        let mut partitions: BTreeMap<PartitionKey, Vec<Item>> = BTreeMap::new();
+        for item in items {
+            partitions.entry(PartitionKey::of(item.position)).or_default().push(item);
+        }
+        if let [key] = partitions.keys().collect::<Vec<_>>().as_slice() {
+            self.halt(**key, why);
+            return Ok(());
+        }
+        for (key, mut items) in partitions {
+            match self.bisect(&mut items).await {
+                Err(Stop::Halt(why)) => self.halt(key, why),
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies `items` in as few transactions as they allow: one, unless a value does not fit. Then ever shorter
+    /// prefixes are applied until the record that does not fit stands alone and is set aside.
+    async fn bisect(&mut self, items: &mut [Item]) -> Result<(), Stop> {
+        let undecodable = items.iter().filter(|item| matches!(item.content, Content::Undecodable(_))).count();
+        let mut set_aside = undecodable;
+        check_set_aside(set_aside, "cannot be read")?;
+        let (mut start, mut length) = (0, items.len());
+        while start < items.len() {
+            match self.transact(&items[start..start + length]).await? {
+                Ok(()) => {
+                    start += length;
+                    length = items.len() - start;
+                }
+                Err(detail) if length == 1 => {
+                    set_aside += 1;
+                    check_set_aside(set_aside, &detail)?;
+                    items[start].data_error = Some(detail);
+                }
+                Err(_) => length = length.div_ceil(2),
+            }
+        }
+        Ok(())
+    }
+
+    /// One transaction, again and again until it is committed, or a value does not fit (the inner error).
+    async fn transact(&mut self, items: &[Item]) -> Result<Result<(), String>, Stop> {
+        let mut backoff = BACKOFF[0];
+        let mut refusals = 0;
+        loop {
+            let tried = self.attempt(items).await;
+            self.report(&tried);
+            let error = match tried {
+                Ok(done) => {
+                    self.announce(done).await?;
+                    return Ok(Ok(()));
+                }
+                Err(error) => error,
+            };
+            self.session.reset();
+            metrics::retry(&error);
+            match error {
+                StoreError::Data(detail) => return Ok(Err(detail)),
+                StoreError::Fatal(why) => return Err(Stop::Halt(why)),
+                StoreError::Transient(error) => {
+                    tracing::warn!(error = %error, batch.size = items.len(), "batch is tried again");
+                    refusals += u32::from(matches!(error, sqlx::Error::Database(_)));
+                    if refusals > REFUSALS_MAX {
+                        return Err(Stop::Halt(format!("refused {refusals} times, last: {error}")));
+                    }
+                }
+            }
+            let wait = backoff.mul_f64(rand::rng().random_range(0.5..1.0));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.shutdown.cancelled() => return Err(Stop::Shutdown),
+            }
+            backoff = (backoff * 2).min(BACKOFF[1]);
+        }
+    }
+
+    async fn attempt(&mut self, items: &[Item]) -> Result<Done, StoreError> {
+        let started = Instant::now();
+        let Loaded { positions, mut view, not_before } = self.load(items).await?;
+        let items = self.unapplied(items, &positions)?;
+        if items.is_empty() {
+            // Nothing to write; the open transaction and its locks go with the connection's next use.
+            self.rollback().await?;
+            return Ok(Done { partitions: BTreeMap::new(), effects: Effects::default() });
+        }
+        load::load_conflicts(&mut self.session, &mut view, &items).await?;
+        let decided_at = clock::now().max(not_before);
+        let (view, effects) = decide(&items, view, decided_at);
+        let last: BTreeMap<PartitionKey, &Item> =
+            items.iter().map(|item| (PartitionKey::of(item.position), item)).collect();
+        let new_positions: Vec<_> = last
+            .iter()
+            .map(|(key, last)| NewPosition {
+                key: *key,
+                last,
+                announced_offset: self.announcer.announced(*key),
+            })
+            .collect();
+        let writes = write::write(&items, &view, &effects, &new_positions, decided_at);
+        write::commit(&mut self.session, &writes).await?;
+        let oldest = items.iter().map(|item| item.accepted_at).min().unwrap_or(decided_at);
+        metrics::committed(items.len(), &effects, oldest, clock::now(), started.elapsed());
+        log_dead_letters(&items, &effects, decided_at);
+        let partitions = last.into_iter().map(|(key, item)| (key, item.position.offset + 1)).collect();
+        Ok(Done { partitions, effects })
+    }
+
+    /// Locks and reads; begins again when an account turned up between the two looks at it.
+    async fn load(&mut self, items: &[Item]) -> Result<Loaded, StoreError> {
+        for _ in 0..3 {
+            let references = References::of(items, &mut self.facts, &mut self.session).await?;
+            let loaded = load::load(&mut self.session, &references).await?;
+            if load::is_complete(&loaded.view, items) {
+                return Ok(loaded);
+            }
+            self.rollback().await?;
+        }
+        Err(StoreError::Fatal("accounts of a mandate are still unknown after three looks".to_owned()))
+    }
+
+    async fn rollback(&mut self) -> Result<(), StoreError> {
+        let mut sql = runtime::sql::Sql::new();
+        sql.text("ROLLBACK");
+        self.session.send(&sql).await.map(drop)
+    }
+
+    /// The items that the locked positions have not passed yet, which must follow them without a gap.
+    fn unapplied(&mut self, items: &[Item], positions: &[StoredPosition]) -> Result<Vec<Item>, StoreError> {
+        let mut next: HashMap<PartitionKey, i64> =
+            positions.iter().map(|position| (position.key, position.next_offset)).collect();
+        for position in positions {
+            if self.expected.get(&position.key) != Some(&position.next_offset) {
+                self.announcer.catch_up(position);
+                self.expected.insert(position.key, position.next_offset);
+            }
+        }
+        let mut unapplied = Vec::with_capacity(items.len());
+        for item in items {
+            let key = PartitionKey::of(item.position);
+            let Some(next) = next.get_mut(&key) else {
+                return Err(StoreError::Fatal(format!(
+                    "positions has no row for {} partition {}; it must be restored, never made anew",
+                    key.source.topic().name,
+                    key.partition
+                )));
+            };
+            match item.position.offset.cmp(next) {
+                std::cmp::Ordering::Less => {}
+                std::cmp::Ordering::Equal => {
+                    *next += 1;
+                    unapplied.push(item.clone());
+                }
+                std::cmp::Ordering::Greater => {
+                    return Err(StoreError::Fatal(format!(
+                        "{} partition {} goes on at offset {} where {next} is due: records are missing",
+                        key.source.topic().name,
+                        key.partition,
+                        item.position.offset
+                    )));
+                }
+            }
+        }
+        Ok(unapplied)
+    }
+
+    /// Hands the events of a committed batch to the announcer, which may make this wait.
+    async fn announce(&mut self, done: Done) -> Result<(), Stop> {
+        self.expected.extend(&done.partitions);
+        let batch = Batch { events: done.effects.events, partitions: done.partitions };
+        tokio::select! {
+            biased;
+            () = self.announcer.announce(batch) => Ok(()),
+            () = self.shutdown.cancelled() => Err(Stop::Shutdown),
+        }
+    }
+
+    fn report<T>(&self, result: &Result<T, StoreError>) {
+        match result {
+            Err(StoreError::Transient(error)) if !matches!(error, sqlx::Error::Database(_)) => {
+                self.mysql.down(format!("MySQL is away: {error}"));
+            }
+            _ => self.mysql.up(),
+        }
+    }
+}
+
+fn check_set_aside(count: usize, detail: &str) -> Result<(), Stop> {
+    if count <= DEAD_LETTERS_MAX {
+        return Ok(());
+    }
+    Err(Stop::Halt(format!(
+        "more than {DEAD_LETTERS_MAX} records of one batch cannot be applied, one: {detail}"
+    )))
+}
+
+fn log_dead_letters(items: &[Item], effects: &Effects, decided_at: Timestamp) {
+    for letter in &effects.dead_letters {
+        let item = &items[letter.item];
+        // Later commands on the same root are a consequence, not news.
+        if letter.reason == DeadLetterReason::BehindDeadLetter {
+            continue;
+        }
+        tracing::error!(
+            topic = item.position.source.topic().name,
+            partition = item.position.partition,
+            offset = item.position.offset,
+            reason = letter.reason.as_str(),
+            decided_at = %decided_at,
+            "command set aside as a dead letter"
+        );
+    }
+}

@@ -1,0 +1,68 @@
+//! Moves money between two accounts: two entries, two balances, two chains.
+
+use domain::account::Direction;
+use domain::entry::Entry;
+use domain::ids::{AccountId, PaymentId};
+use domain::money::Amount;
+use domain::payment::Reason;
+
+use super::effects::EntryRow;
+use super::{Account, Fold};
+
+/// A movement that passed every check: applying it cannot fail.
+pub(super) struct Posting {
+    debit: (AccountId, i64),
+    credit: (AccountId, i64),
+    amount: Amount,
+}
+
+impl Posting {
+    /// The last checks: funds of the debited account, and that both balances fit.
+    pub(super) fn check(debit: &Account, credit: &Account, amount: Amount) -> Result<Self, Reason> {
+        if i128::from(amount.minor()) > debit.available_minor() {
+            return Err(Reason::InsufficientFunds);
+        }
+        let debited = debit.balance_minor.checked_sub(amount.minor()).ok_or(Reason::AmountOverflow)?;
+        let credited = credit.balance_minor.checked_add(amount.minor()).ok_or(Reason::AmountOverflow)?;
+        Ok(Self { debit: (debit.id, debited), credit: (credit.id, credited), amount })
+    }
+}
+
+impl Fold {
+    /// Writes the two entries of `payment` and says their accounts and versions, debit first.
+    pub(super) fn post(&mut self, payment: PaymentId, posting: &Posting) -> [(AccountId, u64); 2] {
+        let sides = [(Direction::Debit, posting.debit), (Direction::Credit, posting.credit)];
+        let first = self.effects.entries.len();
+        let versions = sides.map(|(direction, (id, balance_minor))| {
+            let slot = self.view.accounts.get_mut(&id);
+            // Both accounts were read from the view by the checks of this very command.
+            let Some(account) = slot.map(super::Slot::change) else {
+                unreachable!("account {id} was checked and is not in the view")
+            };
+            account.version += 1;
+            account.balance_minor = balance_minor;
+            assert!(self.decided_at >= account.entered_at, "an entry of {id} would go back in time");
+            account.entered_at = self.decided_at;
+            let entry = Entry {
+                account: id,
+                version: account.version,
+                payment,
+                direction,
+                amount_minor: posting.amount.minor(),
+                balance_minor,
+                entered_at: self.decided_at,
+            };
+            account.head = entry.hash_after(&account.head);
+            self.effects.entries.push(EntryRow { entry, hash: account.head });
+            (id, account.version)
+        });
+        let written = &self.effects.entries[first..];
+        assert!(
+            matches!(written, [debit, credit]
+                if debit.entry.amount_minor == credit.entry.amount_minor
+                    && debit.entry.account != credit.entry.account),
+            "the posting of {payment} does not balance"
+        );
+        versions
+    }
+}
