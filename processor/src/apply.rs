@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::announce::{Announcer, Batch};
 use crate::clock;
-use crate::decide::{DeadLetterReason, Effects, decide};
+use crate::decide::{DeadLetterReason, Effects, View, decide};
 use crate::item::{Content, Item};
 use crate::metrics;
 use crate::store::error::StoreError;
@@ -232,7 +232,7 @@ impl Applier {
         }
         load::load_conflicts(&mut self.session, &mut view, &items).await?;
         let decided_at = clock::now().max(not_before);
-        let (view, effects) = decide(&items, view, decided_at);
+        let (view, effects) = decide_checked(&items, view, decided_at)?;
         let last: BTreeMap<PartitionKey, &Item> =
             items.iter().map(|item| (PartitionKey::of(item.position), item)).collect();
         let new_positions: Vec<_> = last
@@ -329,6 +329,14 @@ impl Applier {
             _ => self.mysql.up(),
         }
     }
+}
+
+/// Decides, and takes a broken invariant of our own for what it is: nothing of the batch is applied.
+fn decide_checked(items: &[Item], view: View, decided_at: Timestamp) -> Result<(View, Effects), StoreError> {
+    // Nothing outlives a panic here: the view is this transaction's own.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| decide(items, view, decided_at))).map_err(|_| {
+        StoreError::Fatal("an invariant of the decision is broken; the log has the panic".to_owned())
+    })
 }
 
 fn check_set_aside(count: usize, detail: &str) -> Result<(), Stop> {

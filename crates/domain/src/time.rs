@@ -24,8 +24,12 @@ impl Timestamp {
     const MAX_MICROS: i64 = 253_370_764_799_999_999;
 
     /// An instant from microseconds since 1970 UTC, kept within 1970 to 9998.
-    pub fn from_micros(micros: i64) -> Self {
-        Self(micros.clamp(0, Self::MAX_MICROS))
+    pub const fn from_micros(micros: i64) -> Self {
+        match micros {
+            ..0 => Self(0),
+            0..=Self::MAX_MICROS => Self(micros),
+            _ => Self(Self::MAX_MICROS),
+        }
     }
 
     /// An instant from the milliseconds that Kafka stamps records with.
