@@ -1,1 +1,113 @@
-//! ingest.
+//! ingest: the partner API. It verifies signed requests and puts payments on Kafka; it moves no money.
+//!
+//! A payment is accepted (202) when Kafka has acknowledged it, with all in-sync replicas. MySQL is only read: for
+//! keys (kept in memory), for what became of payments, for balances. While it is away, payments are accepted all
+//! the same; while Kafka is away, none is.
+//!
+//! What it deliberately does not do: decide anything about money (the processor does), keep a record of requests,
+//! or speak TLS (listen on loopback behind something that does).
+
+pub mod answer;
+pub mod app;
+pub mod config;
+pub mod json;
+pub mod keys;
+pub mod lag;
+pub mod lookup;
+pub mod metrics;
+pub mod payment_request;
+pub mod prefer;
+pub mod problem;
+pub mod queue;
+pub mod routes;
+pub mod signed;
+pub mod store;
+pub mod token;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+pub use config::{Config, Error};
+use runtime::config::ConfigError;
+use runtime::health::Health;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{App, EchoLimit, normal_authority};
+use crate::keys::KeyRing;
+use crate::lag::Lag;
+use crate::lookup::Lookup;
+use crate::queue::Queue;
+
+/// For cold reads and the loading of keys; more would only queue in MySQL.
+const READ_CONNECTIONS: u32 = 4;
+
+/// Serves until `shutdown`, then drains: no new requests, those in progress finish, the producer is flushed.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+    config.check()?;
+    let keys = Arc::new(KeyRing::new(config.kek()?, Duration::from_secs(config.keys_age_max_s)));
+    let token_key = config.token_key()?;
+    let health = Health::new();
+    // Ends the background tasks after the last request.
+    let stop = CancellationToken::new();
+    let private = runtime::private::serve(&config.private, health.clone(), stop.clone()).await?;
+    metrics::describe();
+
+    let lag = Arc::new(Lag::default());
+    let queue = Arc::new(Queue::new(
+        &config.kafka,
+        config.linger_ms,
+        config.delivery_timeout_ms,
+        lag.clone(),
+        health.component("kafka"),
+    )?);
+    // MySQL is no part of being ready: payments are accepted without it once keys are loaded.
+    let mysql_health = Health::new().component("mysql");
+    let (lookup, lookup_task) = Lookup::new(config.mysql.clone(), lag.clone(), mysql_health);
+    let reads = config.mysql.pool("reads", READ_CONNECTIONS)?;
+    runtime::mysql::observe(&reads, "reads", stop.clone());
+    let tasks = [
+        tokio::spawn(lookup_task.run(stop.clone())),
+        tokio::spawn(queue.clone().supervise(stop.clone())),
+        tokio::spawn(keys.clone().refresh(
+            reads.clone(),
+            Duration::from_millis(config.keys_refresh_ms),
+            health.component("keys"),
+            stop.clone(),
+        )),
+    ];
+
+    let listener = TcpListener::bind(config.listen).await.map_err(|source| ConfigError::Listen {
+        variable: "WIRED_LISTEN",
+        address: config.listen,
+        source,
+    })?;
+    let openapi = routes::document().to_json().unwrap_or_default();
+    let app = Arc::new(App {
+        authorities: config.authorities.iter().map(|authority| normal_authority(authority)).collect(),
+        keys,
+        lookup,
+        queue: queue.clone(),
+        lag,
+        reads: reads.clone(),
+        token_key,
+        lookup_budget: Duration::from_millis(config.lookup_budget_ms),
+        waiters_per_partner: config.waiters_per_partner,
+        echo_limit: EchoLimit::new(config.echo_per_second),
+        openapi: Bytes::from(openapi),
+    });
+    tracing::info!(listen.address = %config.listen, "ingest serves");
+    runtime::http::serve(listener, routes::router(app), config.http, shutdown).await;
+
+    let flushed = queue.flush().await;
+    stop.cancel();
+    for task in tasks {
+        if let Err(error) = task.await {
+            tracing::error!(error = %error, "a background task failed");
+        }
+    }
+    reads.close().await;
+    drop(private.await);
+    flushed.map_err(Error::Unflushed)
+}

@@ -1,0 +1,165 @@
+//! What ingest is told from outside. Each field is a flag and an environment variable.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use domain::seal::{KeyEncryptionKey, KeyEncryptionKeys, SealError};
+use domain::secret::{HmacKey, SecretError};
+use runtime::config::{ConfigError, KafkaConfig, MysqlConfig, PrivateListenConfig};
+use runtime::http::HttpLimits;
+
+/// The configuration of ingest.
+#[derive(Debug, Clone, clap::Parser)]
+#[command(name = "ingest", about = "Accepts partners' signed payments and puts them on Kafka")]
+pub struct Config {
+    /// Where MySQL is.
+    #[command(flatten)]
+    pub mysql: MysqlConfig,
+    /// Where Kafka is.
+    #[command(flatten)]
+    pub kafka: KafkaConfig,
+    /// Where metrics and health are served.
+    #[command(flatten)]
+    pub private: PrivateListenConfig,
+    /// What the public listener bears.
+    #[command(flatten)]
+    pub http: HttpLimits,
+    /// Address of the partner API. Without TLS only a loopback address is accepted.
+    #[arg(long, env = "WIRED_LISTEN")]
+    pub listen: SocketAddr,
+    /// Hosts (with the port, when it is not the scheme's own) that partners address this server by, comma
+    /// separated. A request signed for another `@authority` is refused, whatever a proxy forwards.
+    #[arg(long, env = "WIRED_AUTHORITIES", value_delimiter = ',', required = true)]
+    pub authorities: Vec<String>,
+    /// Serve HTTP without TLS, on loopback only.
+    #[arg(long, env = "WIRED_INSECURE_HTTP", default_value_t = false, action = clap::ArgAction::Set)]
+    pub insecure_http: bool,
+    /// File with the key-encryption key of the partners' API keys: base64 of 32 bytes.
+    #[arg(long, env = "WIRED_PARTNER_KEYS_KEK_FILE")]
+    pub partner_keys_kek_file: PathBuf,
+    /// File with the key that authenticates status tokens: base64 of 32 bytes, the same on every replica.
+    #[arg(long, env = "WIRED_STATUS_TOKEN_KEY_FILE")]
+    pub status_token_key_file: PathBuf,
+    /// Milliseconds between two loads of all API keys. Revocation takes effect within twice this time; lower
+    /// costs MySQL a scan of the keys each time.
+    #[arg(long, env = "WIRED_KEYS_REFRESH_MS", default_value_t = 2_000)]
+    pub keys_refresh_ms: u64,
+    /// Seconds that loaded keys are used while MySQL is away. Higher keeps accepting for longer, and revoked keys
+    /// with it.
+    #[arg(long, env = "WIRED_KEYS_AGE_MAX_S", default_value_t = 3_600)]
+    pub keys_age_max_s: u64,
+    /// Milliseconds that a payment waits to learn whether its idempotency key was used. Lower answers an early
+    /// retry with 202 instead of the outcome more often (never with a second payment); higher lets a slow MySQL
+    /// hold up payments.
+    #[arg(long, env = "WIRED_LOOKUP_BUDGET_MS", default_value_t = 25)]
+    pub lookup_budget_ms: u64,
+    /// Requests of one partner that may wait (`Prefer: wait`) at once on this replica; more are answered 202
+    /// at once. Higher lets one partner hold more connections.
+    #[arg(long, env = "WIRED_WAITERS_PER_PARTNER", default_value_t = 64)]
+    pub waiters_per_partner: u32,
+    /// Requests to `/v1/sandbox/echo` in a second per client address, since they need no valid signature.
+    #[arg(long, env = "WIRED_ECHO_PER_SECOND", default_value_t = 5)]
+    pub echo_per_second: u32,
+    /// Milliseconds that the producer waits for more messages before it sends. 0 sends at once; 1 makes fewer and
+    /// larger requests under load, and each payment alone later by as much.
+    #[arg(long, env = "WIRED_LINGER_MS", default_value_t = 0)]
+    pub linger_ms: u32,
+    /// Milliseconds after which an unacknowledged payment is answered `outcome_unknown`. Should be well under the
+    /// partners' own patience.
+    #[arg(long, env = "WIRED_DELIVERY_TIMEOUT_MS", default_value_t = 5_000)]
+    pub delivery_timeout_ms: u32,
+}
+
+/// Why ingest cannot start or did not stop cleanly. Each message says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A shared configuration group.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The Kafka client refuses its configuration.
+    #[error("the Kafka producer cannot be made: {0}")]
+    Kafka(#[from] rdkafka::error::KafkaError),
+    /// No TLS yet.
+    #[error(
+        "WIRED_LISTEN={0} can be reached from outside, and this server has no TLS; listen on 127.0.0.1 behind a \
+         TLS proxy"
+    )]
+    PublicWithoutTls(SocketAddr),
+    /// HTTP was not asked for.
+    #[error("there is no TLS here; to serve plain HTTP on {0}, say so with WIRED_INSECURE_HTTP=true")]
+    InsecureHttpNotAllowed(SocketAddr),
+    /// A list element that no Host header field could equal.
+    #[error("WIRED_AUTHORITIES holds {0:?}, which is no host with an optional port")]
+    Authority(String),
+    /// A key file cannot be read.
+    #[error("{variable}={path:?} cannot be read: {source}")]
+    KeyFile {
+        /// The variable that names it.
+        variable: &'static str,
+        /// Its path.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The key-encryption key is none.
+    #[error("WIRED_PARTNER_KEYS_KEK_FILE={path:?}: {source}")]
+    Kek {
+        /// Its path.
+        path: PathBuf,
+        /// What is wrong.
+        source: SealError,
+    },
+    /// The status token key is none.
+    #[error("WIRED_STATUS_TOKEN_KEY_FILE={path:?}: {source}")]
+    TokenKey {
+        /// Its path.
+        path: PathBuf,
+        /// What is wrong.
+        source: SecretError,
+    },
+    /// At the end the producer still held payments.
+    #[error(
+        "{0} payments were not acknowledged by Kafka before the deadline; their partners were not answered 202"
+    )]
+    Unflushed(i32),
+}
+
+impl Config {
+    /// Refuses what would serve secrets or money over an open line.
+    pub fn check(&self) -> Result<(), Error> {
+        if !self.listen.ip().is_loopback() {
+            return Err(Error::PublicWithoutTls(self.listen));
+        }
+        if !self.insecure_http {
+            return Err(Error::InsecureHttpNotAllowed(self.listen));
+        }
+        let unusable = |authority: &&String| {
+            authority.parse::<http::uri::Authority>().is_err() || authority.contains('@')
+        };
+        self.authorities.iter().find(unusable).map_or(Ok(()), |found| Err(Error::Authority(found.clone())))
+    }
+
+    /// The key that opens partners' API keys.
+    pub fn kek(&self) -> Result<KeyEncryptionKeys, Error> {
+        let path = &self.partner_keys_kek_file;
+        let text = read("WIRED_PARTNER_KEYS_KEK_FILE", path)?;
+        let key = KeyEncryptionKey::from_base64(&text)
+            .map_err(|source| Error::Kek { path: path.clone(), source })?;
+        Ok(KeyEncryptionKeys::new(key))
+    }
+
+    /// The key of status tokens.
+    pub fn token_key(&self) -> Result<HmacKey, Error> {
+        let path = &self.status_token_key_file;
+        let text = read("WIRED_STATUS_TOKEN_KEY_FILE", path)?;
+        HmacKey::from_base64(&text).map_err(|source| Error::TokenKey { path: path.clone(), source })
+    }
+}
+
+fn read(variable: &'static str, path: &Path) -> Result<zeroize::Zeroizing<String>, Error> {
+    std::fs::read_to_string(path).map(zeroize::Zeroizing::new).map_err(|source| Error::KeyFile {
+        variable,
+        path: path.to_path_buf(),
+        source,
+    })
+}

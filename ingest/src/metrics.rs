@@ -1,0 +1,138 @@
+//! The metrics of ingest, `wired_ingest_…`: base units, labels from closed sets, never an id.
+
+use std::time::Duration;
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+/// Tells Prometheus what each metric means.
+pub fn describe() {
+    describe_counter!("wired_ingest_requests_total", "Answered requests by route and status class");
+    describe_histogram!(
+        "wired_ingest_request_duration_seconds",
+        Unit::Seconds,
+        "From the head of a request to its answer"
+    );
+    describe_histogram!(
+        "wired_ingest_stage_duration_seconds",
+        Unit::Seconds,
+        "A stage of accepting a payment"
+    );
+    describe_counter!("wired_ingest_problems_total", "Problems answered, by code");
+    describe_histogram!(
+        "wired_ingest_produce_duration_seconds",
+        Unit::Seconds,
+        "From sending a command to Kafka's acknowledgement"
+    );
+    describe_counter!("wired_ingest_produced_total", "Commands sent to Kafka, by outcome");
+    describe_counter!("wired_ingest_producers_replaced_total", "Producers made anew after a fatal error");
+    describe_histogram!(
+        "wired_ingest_lookup_batch_payments",
+        Unit::Count,
+        "Payments asked for in one statement"
+    );
+    describe_histogram!("wired_ingest_lookup_duration_seconds", Unit::Seconds, "One look-up statement");
+    describe_counter!("wired_ingest_lookup_failures_total", "Look-ups and connections that failed");
+    describe_counter!(
+        "wired_ingest_lookups_skipped_total",
+        "Payments accepted without asking whether their key was used"
+    );
+    describe_gauge!("wired_ingest_waiters", "Requests that wait for an outcome");
+    describe_counter!("wired_ingest_replays_total", "Idempotent replays and conflicts");
+    describe_gauge!("wired_ingest_keys", "API keys in memory");
+    describe_gauge!("wired_ingest_keys_age_seconds", Unit::Seconds, "Age of the keys in memory");
+    describe_counter!("wired_ingest_keys_load_failures_total", "Loads of API keys that failed");
+    describe_gauge!("wired_ingest_backlog_records", "Partners' commands that are not applied yet");
+    describe_counter!(
+        "wired_ingest_payments_missing_total",
+        "Applied positions without a payment: data was lost"
+    );
+}
+
+/// An answered request.
+pub fn request(route: &'static str, status: http::StatusCode, took: Duration) {
+    let class = match status.as_u16() / 100 {
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        5 => "5xx",
+        _ => "1xx",
+    };
+    counter!("wired_ingest_requests_total", "route" => route, "status" => class).increment(1);
+    histogram!("wired_ingest_request_duration_seconds", "route" => route).record(took.as_secs_f64());
+}
+
+/// A problem answered.
+pub fn problem(code: &'static str) {
+    counter!("wired_ingest_problems_total", "code" => code).increment(1);
+}
+
+/// A stage of accepting a payment: `verify`, `read` or `look_up`.
+pub fn stage(stage: &'static str, took: Duration) {
+    histogram!("wired_ingest_stage_duration_seconds", "stage" => stage).record(took.as_secs_f64());
+}
+
+/// Kafka's acknowledgement.
+pub fn produce_took(took: Duration) {
+    histogram!("wired_ingest_produce_duration_seconds").record(took.as_secs_f64());
+}
+
+/// A command sent: `acknowledged`, `refused` or `unknown`.
+pub fn produced(outcome: &'static str) {
+    counter!("wired_ingest_produced_total", "outcome" => outcome).increment(1);
+}
+
+/// A producer made anew.
+pub fn producer_replaced() {
+    counter!("wired_ingest_producers_replaced_total").increment(1);
+}
+
+/// Payments of one look-up.
+pub fn lookup_batch(payments: usize) {
+    histogram!("wired_ingest_lookup_batch_payments").record(payments as f64);
+}
+
+/// One look-up.
+pub fn lookup_took(took: Duration) {
+    histogram!("wired_ingest_lookup_duration_seconds").record(took.as_secs_f64());
+}
+
+/// A look-up or connection that failed.
+pub fn lookup_failed() {
+    counter!("wired_ingest_lookup_failures_total").increment(1);
+}
+
+/// A payment accepted without asking whether its key was used.
+pub fn lookup_skipped() {
+    counter!("wired_ingest_lookups_skipped_total").increment(1);
+}
+
+/// Requests that wait.
+pub fn waiters(count: usize) {
+    gauge!("wired_ingest_waiters").set(count as f64);
+}
+
+/// A used idempotency key: `replay` or `conflict`.
+pub fn replay(kind: &'static str) {
+    counter!("wired_ingest_replays_total", "kind" => kind).increment(1);
+}
+
+/// The keys in memory.
+pub fn keys(count: usize, age: Duration) {
+    gauge!("wired_ingest_keys").set(count as f64);
+    gauge!("wired_ingest_keys_age_seconds").set(age.as_secs_f64());
+}
+
+/// A load of keys that failed.
+pub fn keys_not_loaded() {
+    counter!("wired_ingest_keys_load_failures_total").increment(1);
+}
+
+/// Commands not applied yet.
+pub fn backlog(records: u64) {
+    gauge!("wired_ingest_backlog_records").set(records as f64);
+}
+
+/// An applied position without its payment.
+pub fn payment_missing() {
+    counter!("wired_ingest_payments_missing_total").increment(1);
+}

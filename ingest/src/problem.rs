@@ -1,0 +1,303 @@
+//! The error catalogue: every way in which a request can fail, as RFC 9457 problem documents.
+//!
+//! One table gives code, HTTP status, title and the text of the documentation page. A 4xx says what to change; a
+//! 5xx says nothing of the inside. A [`Problem`] travels as a response extension and is rendered in one place
+//! ([`crate::answer`]), which knows the request's id; so a handler cannot answer an error of another shape.
+
+use std::borrow::Cow;
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+macro_rules! catalogue {
+    ($($Code:ident $STATUS:ident $code:literal $title:literal $page:literal;)*) => {
+        /// A stable error code.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Code { $(#[doc = $title] $Code,)* }
+
+        impl Code {
+            /// Every code.
+            pub const ALL: &'static [Self] = &[$(Self::$Code,)*];
+
+            /// The word in `code` and at the end of `type`.
+            pub const fn as_str(self) -> &'static str { match self { $(Self::$Code => $code,)* } }
+
+            /// The HTTP status; the same for every problem of this code.
+            pub const fn status(self) -> StatusCode { match self { $(Self::$Code => StatusCode::$STATUS,)* } }
+
+            /// The same for every problem of this code.
+            pub const fn title(self) -> &'static str { match self { $(Self::$Code => $title,)* } }
+
+            /// What it means and what to do, for the documentation page.
+            pub const fn page(self) -> &'static str { match self { $(Self::$Code => $page,)* } }
+
+            /// The path of the documentation page: the problem's `type`.
+            pub const fn type_path(self) -> &'static str {
+                match self { $(Self::$Code => concat!("/problems/", $code),)* }
+            }
+        }
+    };
+}
+
+catalogue! {
+    SignatureMissing UNAUTHORIZED "signature_missing" "The request is not signed"
+        "Every request under /v1 is signed as RFC 9421 describes, with the header fields Signature-Input and \
+         Signature. Sign the request with one of your API keys; POST /v1/sandbox/echo shows what arrived.";
+    SignatureInvalid UNAUTHORIZED "signature_invalid" "The signature is not valid"
+        "The key is unknown, or the signature was made with another secret or over other content than what arrived, \
+         or its parameters are not those of the profile. Compare your signature base with the one that \
+         POST /v1/sandbox/echo shows.";
+    SignatureExpired UNAUTHORIZED "signature_expired" "The signature is too old or too new"
+        "The parameter `created` may be at most 300 seconds away from the server's clock, and `expires` may not have \
+         passed. Set the clock of your machine and sign each attempt anew.";
+    ComponentMissing UNAUTHORIZED "component_missing" "The signature does not cover enough"
+        "A signature covers \"@method\" \"@authority\" \"@path\" \"@query\", with a body also \"content-digest\" \
+         \"content-type\", and on every POST, PATCH and DELETE \"idempotency-key\". The problem names the missing one.";
+    DigestMismatch BAD_REQUEST "digest_mismatch" "Content-Digest is not the hash of the body"
+        "Content-Digest (RFC 9530) must hold the sha-256 or sha-512 of exactly the bytes that are sent. Hash the \
+         body after it was serialised, and send those bytes.";
+    KeyRevoked UNAUTHORIZED "key_revoked" "The API key was revoked"
+        "The signature is right, but its key no longer counts. Sign with your other key, or ask for a new one.";
+    KeysUnavailable SERVICE_UNAVAILABLE "keys_unavailable" "Keys cannot be checked at the moment"
+        "The server has had no current list of API keys for too long. Try again after the time in Retry-After.";
+    AuthorityUnknown MISDIRECTED_REQUEST "authority_unknown" "The request was sent to another host"
+        "The Host header field names a host that this server does not answer for. Send the request to the base URL \
+         you were given, and sign that host as \"@authority\".";
+    ScopeMissing FORBIDDEN "scope_missing" "The API key may not do this"
+        "The key lacks the scope that this operation needs. Use a key that has it.";
+    RateLimited TOO_MANY_REQUESTS "rate_limited" "Too many requests"
+        "You sent more requests in a second than agreed. Wait for the seconds in Retry-After; the same \
+         Idempotency-Key can be used again.";
+    BodyTooLarge PAYLOAD_TOO_LARGE "body_too_large" "The body is too large"
+        "A body may have 64 KiB.";
+    BodyTimeout REQUEST_TIMEOUT "body_timeout" "The body did not arrive in time"
+        "The whole body must arrive within a few seconds after the header. Send it at once.";
+    MalformedRequest BAD_REQUEST "malformed_request" "The request cannot be read"
+        "The request's HTTP is broken: a body that ends early, or a header field that stands twice where it may not.";
+    MalformedJson BAD_REQUEST "malformed_json" "The body is no acceptable JSON"
+        "The body must be one JSON object in UTF-8, without duplicate keys and nested at most 8 deep.";
+    UnknownField BAD_REQUEST "unknown_field" "A field is unknown"
+        "Fields that the API does not know are refused, so that a misspelt one is not silently ignored. `errors` \
+         names them.";
+    InvalidField BAD_REQUEST "invalid_field" "A field is missing or not acceptable"
+        "`errors` names each field and says what to change.";
+    InvalidAmount BAD_REQUEST "invalid_amount" "The amount is not acceptable"
+        "An amount is a JSON string with exactly the digits of its currency, such as \"12.50\" for EUR and \"1250\" \
+         for JPY, greater than zero and at most 1000000000000 minor units.";
+    UnknownCurrency BAD_REQUEST "unknown_currency" "The currency is unknown"
+        "A currency is one of the upper-case ISO 4217 codes EUR, USD, GBP, CHF, SEK, NOK, DKK, PLN, CZK, JPY, KWD.";
+    IdempotencyKeyMissing BAD_REQUEST "idempotency_key_missing" "There is no Idempotency-Key"
+        "Every POST, PATCH and DELETE carries one Idempotency-Key header field, which the signature covers. Use a \
+         fresh value for each intended payment and the same value for each retry of it.";
+    IdempotencyKeyInvalid BAD_REQUEST "idempotency_key_invalid" "The Idempotency-Key is not acceptable"
+        "An Idempotency-Key has 1 to 255 visible ASCII characters.";
+    IdempotencyConflict UNPROCESSABLE_ENTITY "idempotency_conflict" "The Idempotency-Key was used for another request"
+        "A payment with this Idempotency-Key exists, and it asked for something else. Use a fresh key for a new \
+         payment, or repeat the first request unchanged.";
+    InvalidCursor BAD_REQUEST "invalid_cursor" "The position or cursor is not one of ours"
+        "Use `status_url` and `next` exactly as they were answered.";
+    NotFound NOT_FOUND "not_found" "There is no such thing"
+        "There is nothing under this path, or it is not yours. A payment that was just accepted is found under its \
+         `status_url`.";
+    MethodNotAllowed METHOD_NOT_ALLOWED "method_not_allowed" "The method is not allowed here"
+        "The header field Allow of the answer lists the methods of this path.";
+    NotAcceptable NOT_ACCEPTABLE "not_acceptable" "The answer cannot be given in the wanted form"
+        "Answers are application/json, problems application/problem+json. Let Accept allow them, or leave it out.";
+    UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE "unsupported_media_type" "The body is of another type"
+        "Send Content-Type: application/json in UTF-8, without a Content-Encoding.";
+    QueueUnavailable SERVICE_UNAVAILABLE "queue_unavailable" "Payments cannot be accepted at the moment"
+        "Nothing was accepted. Try again after the time in Retry-After, with the same Idempotency-Key.";
+    OutcomeUnknown SERVICE_UNAVAILABLE "outcome_unknown" "The payment may or may not have been accepted"
+        "Repeat the request with the same Idempotency-Key: it cannot be paid twice.";
+    Unavailable SERVICE_UNAVAILABLE "unavailable" "This cannot be answered at the moment"
+        "Try again after the time in Retry-After. Payments are accepted nevertheless.";
+    Internal INTERNAL_SERVER_ERROR "internal_error" "Something went wrong on our side"
+        "Try again later, with the same Idempotency-Key. If it stays, tell us the request_id.";
+}
+
+impl Code {
+    /// The code of this word.
+    pub fn find(word: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|code| code.as_str() == word)
+    }
+}
+
+/// One field that has to change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct FieldError {
+    /// JSON pointer (RFC 6901) into the body.
+    #[schema(example = "/amount")]
+    pub pointer: String,
+    /// What is wrong, as a stable word.
+    #[schema(value_type = String, example = "invalid_amount")]
+    pub code: Cow<'static, str>,
+    /// What to change.
+    #[schema(value_type = String, example = "an amount in EUR has exactly 2 digits behind the point")]
+    pub detail: Cow<'static, str>,
+}
+
+/// Why a request failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {detail}", .code.as_str())]
+pub struct Problem {
+    /// The entry of the catalogue.
+    pub code: Code,
+    /// What is wrong with this request; safe to show.
+    pub detail: Cow<'static, str>,
+    /// The fields that have to change.
+    pub errors: Vec<FieldError>,
+    /// Seconds after which a retry makes sense.
+    pub retry_after_s: Option<u32>,
+}
+
+impl Problem {
+    /// A problem with its detail.
+    pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, detail: detail.into(), errors: Vec::new(), retry_after_s: None }
+    }
+
+    /// A problem that says no more than its page.
+    pub fn plain(code: Code) -> Self {
+        Self::new(code, code.page())
+    }
+
+    /// The answer carries `Retry-After`.
+    #[must_use]
+    pub const fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after_s = Some(seconds);
+        self
+    }
+
+    /// A refused body. The code is that of the fields when all agree, else [`Code::InvalidField`].
+    pub fn fields(errors: Vec<FieldError>) -> Self {
+        let specific = |error: &FieldError| match Code::find(&error.code) {
+            Some(code @ (Code::UnknownField | Code::InvalidAmount | Code::UnknownCurrency)) => code,
+            _ => Code::InvalidField,
+        };
+        let first = errors.first().map_or(Code::InvalidField, specific);
+        let code =
+            if errors.iter().all(|error| specific(error) == first) { first } else { Code::InvalidField };
+        let detail = match errors.as_slice() {
+            [only] => Cow::Owned(format!("{}: {}", only.pointer, only.detail)),
+            _ => Cow::Owned(format!("{} fields have to change, see errors", errors.len())),
+        };
+        Self { code, detail, errors, retry_after_s: None }
+    }
+
+    /// The response, once the request's id is known.
+    pub fn render(&self, request_id: Uuid) -> Response {
+        #[derive(Serialize)]
+        struct Document<'a> {
+            r#type: &'static str,
+            title: &'static str,
+            status: u16,
+            detail: &'a str,
+            instance: String,
+            request_id: Uuid,
+            code: &'static str,
+            #[serde(skip_serializing_if = "<[_]>::is_empty")]
+            errors: &'a [FieldError],
+        }
+        let document = Document {
+            r#type: self.code.type_path(),
+            title: self.code.title(),
+            status: self.code.status().as_u16(),
+            detail: &self.detail,
+            instance: format!("urn:uuid:{request_id}"),
+            request_id,
+            code: self.code.as_str(),
+            errors: &self.errors,
+        };
+        // Strings and numbers alone: serialising them cannot fail.
+        let body = serde_json::to_vec(&document).unwrap_or_default();
+        let mut response = (self.code.status(), body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.code.status() == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Signature"));
+            // RFC 9421, section 5.1: which signature is wanted.
+            headers.insert("accept-signature", HeaderValue::from_static(WANTED_SIGNATURE));
+        }
+        if matches!(self.code, Code::BodyTooLarge | Code::BodyTimeout | Code::MalformedRequest) {
+            // The rest of the body is not read, so the connection cannot carry another request.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+const WANTED_SIGNATURE: &str = "sig=(\"@method\" \"@authority\" \"@path\" \"@query\" \"content-digest\" \
+                                \"content-type\" \"idempotency-key\");created;keyid;alg=\"hmac-sha256\"";
+
+/// The status alone; [`crate::answer`] fills in the document.
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.code.status().into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn the_catalogue_has_every_code_of_the_partner_api_and_no_code_twice() {
+        let documented = [
+            "signature_missing",
+            "signature_invalid",
+            "signature_expired",
+            "component_missing",
+            "digest_mismatch",
+            "key_revoked",
+            "keys_unavailable",
+            "scope_missing",
+            "rate_limited",
+            "body_too_large",
+            "malformed_json",
+            "unknown_field",
+            "invalid_amount",
+            "unknown_currency",
+            "idempotency_key_missing",
+            "idempotency_conflict",
+            "invalid_cursor",
+            "not_found",
+            "method_not_allowed",
+            "not_acceptable",
+            "unsupported_media_type",
+            "queue_unavailable",
+            "outcome_unknown",
+        ];
+        for word in documented {
+            assert!(Code::find(word).is_some(), "{word}");
+        }
+        let words: HashSet<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        assert_eq!(words.len(), Code::ALL.len());
+        assert!(
+            Code::ALL.iter().all(|code| code.status().is_client_error() || code.status().is_server_error())
+        );
+    }
+
+    #[test]
+    fn a_refused_body_has_the_code_on_which_its_fields_agree() {
+        let field =
+            |code: &'static str| FieldError { pointer: "/x".into(), code: code.into(), detail: "d".into() };
+        let cases: &[(&[&'static str], Code)] = &[
+            (&["invalid_amount"], Code::InvalidAmount),
+            (&["unknown_field", "unknown_field"], Code::UnknownField),
+            (&["unknown_field", "invalid_amount"], Code::InvalidField),
+            (&["too_long"], Code::InvalidField),
+            (&["invalid_amount", "too_long"], Code::InvalidField),
+        ];
+        for (codes, expected) in cases {
+            assert_eq!(Problem::fields(codes.iter().map(|code| field(code)).collect()).code, *expected);
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The partner API: routes and their OpenAPI document, from the same list.
+
+pub mod balances;
+pub mod documents;
+pub mod echo;
+pub mod payments;
+pub mod schema;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn;
+use utoipa::OpenApi;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::answer;
+use crate::app::App;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Wired City partner API",
+        version = "1",
+        description = "Payments are accepted with 202 and decided asynchronously; the outcome is told by webhook, under \
+                       `status_url`, or at once with `Prefer: wait`. Every request under /v1 but this document and the \
+                       echo is signed with RFC 9421 HTTP message signatures (hmac-sha256)."
+    ),
+    modifiers(&Security),
+    tags(
+        (name = "payments", description = "Debit a customer under a mandate"),
+        (name = "accounts", description = "The partner's own accounts"),
+        (name = "sandbox", description = "Is my signature right?"),
+        (name = "documents", description = "This document and the error catalogue")
+    )
+)]
+struct Document;
+
+struct Security;
+
+impl utoipa::Modify for Security {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let description = "RFC 9421 signature in Signature-Input and Signature, hmac-sha256, covering \"@method\" \
+                           \"@authority\" \"@path\" \"@query\", with a body \"content-digest\" \"content-type\", and on \
+                           writes \"idempotency-key\"";
+        let scheme = SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description(
+            "Signature-Input",
+            description,
+        )));
+        openapi.components.get_or_insert_default().add_security_scheme("message_signature", scheme);
+    }
+}
+
+/// The routes, without their state, and the document of exactly these.
+fn documented() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(payments::create))
+        .routes(routes!(payments::read))
+        .routes(routes!(balances::list))
+        .routes(routes!(echo::echo))
+        .routes(routes!(documents::openapi))
+        .routes(routes!(documents::problem))
+        .split_for_parts()
+}
+
+/// The OpenAPI document.
+pub fn document() -> utoipa::openapi::OpenApi {
+    documented().1
+}
+
+/// The whole API.
+pub fn router(app: Arc<App>) -> Router {
+    documented()
+        .0
+        .fallback(answer::not_found)
+        .method_not_allowed_fallback(answer::method_not_allowed)
+        .layer(from_fn(answer::complete))
+        .with_state(app)
+}
