@@ -202,7 +202,7 @@ async fn create_database(connection: &mut MySqlConnection, name: &str) -> Result
 
 async fn choose(connection: &mut MySqlConnection, name: &str) -> Result<(), sqlx::Error> {
     // USE is not known to the protocol of prepared statements; the name was checked to need no quoting.
-    sqlx::raw_sql(&format!("USE `{name}`")).execute(connection).await.map(drop)
+    connection.execute(format!("USE `{name}`").as_str()).await.map(drop)
 }
 
 async fn take_lock(connection: &mut MySqlConnection, database: &str) -> Result<(), SchemaError> {
@@ -273,15 +273,13 @@ async fn apply_file(
     let statements = split::statements(migration.sql)
         .map_err(|source| SchemaError::Malformed { name: migration.name, source })?;
     for (index, statement) in statements.iter().enumerate().skip(done as usize) {
-        sqlx::raw_sql(statement).execute(&mut *connection).await.map_err(|source| {
-            SchemaError::Statement {
-                name: migration.name,
-                version: migration.version,
-                number: index + 1,
-                of: statements.len(),
-                excerpt: statement.lines().next().unwrap_or_default().to_owned(),
-                source,
-            }
+        connection.execute(*statement).await.map_err(|source| SchemaError::Statement {
+            name: migration.name,
+            version: migration.version,
+            number: index + 1,
+            of: statements.len(),
+            excerpt: statement.lines().next().unwrap_or_default().to_owned(),
+            source,
         })?;
         // The last statement's count is written together with the time.
         let last = index + 1 == statements.len();

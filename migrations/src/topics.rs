@@ -5,14 +5,17 @@
 //! says what to do.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use domain::topic::Topic;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::KafkaError;
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::types::RDKafkaErrorCode;
 use runtime::config::KafkaConfig;
 use runtime::kafka::LogContext;
+use tokio::time::Instant;
 
 /// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -67,7 +70,7 @@ pub async fn apply(
         CreateError::Kafka(source) => failed(source),
         CreateError::Topic(topic, code) => TopicsError::Create { topic, code },
     })?;
-    let admin = std::sync::Arc::new(admin);
+    let admin = Arc::new(admin);
     let mut differences = Vec::new();
     for topic in &wanted {
         let (partitions, replicas) = with_leaders(&admin, kafka, topic).await?;
@@ -192,29 +195,28 @@ async fn create(admin: &AdminClient<LogContext>, wanted: &[Wanted]) -> Result<Ve
 
 /// Waits until every partition has a leader; returns how many partitions and replicas there are.
 async fn with_leaders(
-    admin: &std::sync::Arc<AdminClient<LogContext>>,
+    admin: &Arc<AdminClient<LogContext>>,
     kafka: &KafkaConfig,
     topic: &Wanted,
 ) -> Result<(usize, usize), TopicsError> {
-    let deadline = tokio::time::Instant::now() + LEADERS_TIMEOUT;
+    let deadline = Instant::now() + LEADERS_TIMEOUT;
     loop {
         let (admin, name) = (admin.clone(), topic.name.clone());
-        let metadata =
-            tokio::task::spawn_blocking(move || admin.inner().fetch_metadata(Some(&name), REQUEST_TIMEOUT))
-                .await?
-                .map_err(|source| TopicsError::Kafka { brokers: kafka.kafka_brokers.clone(), source })?;
-        let partitions = metadata.topics().first().map(rdkafka::metadata::MetadataTopic::partitions);
-        match partitions {
-            Some(partitions)
-                if !partitions.is_empty() && partitions.iter().all(|partition| partition.leader() >= 0) =>
-            {
-                let replicas = partitions.iter().map(|partition| partition.replicas().len()).min();
-                return Ok((partitions.len(), replicas.unwrap_or_default()));
-            }
-            _ if tokio::time::Instant::now() >= deadline => {
-                return Err(TopicsError::Leaderless(topic.name.clone()));
-            }
-            _ => tokio::time::sleep(LEADERS_INTERVAL).await,
+        let shape = tokio::task::spawn_blocking(move || shape(&admin, &name)).await?;
+        let failed = |source| TopicsError::Kafka { brokers: kafka.kafka_brokers.clone(), source };
+        match shape.map_err(failed)? {
+            Some(shape) => return Ok(shape),
+            None if Instant::now() >= deadline => return Err(TopicsError::Leaderless(topic.name.clone())),
+            None => tokio::time::sleep(LEADERS_INTERVAL).await,
         }
     }
+}
+
+/// How many partitions and replicas a topic has, or `None` while a partition has no leader. Blocks.
+fn shape(admin: &AdminClient<LogContext>, name: &str) -> Result<Option<(usize, usize)>, KafkaError> {
+    let metadata = admin.inner().fetch_metadata(Some(name), REQUEST_TIMEOUT)?;
+    let partitions = metadata.topics().first().map(MetadataTopic::partitions).unwrap_or_default();
+    let led = !partitions.is_empty() && partitions.iter().all(|partition| partition.leader() >= 0);
+    let replicas = partitions.iter().map(|partition| partition.replicas().len()).min();
+    Ok(led.then_some((partitions.len(), replicas.unwrap_or_default())))
 }

@@ -213,10 +213,10 @@ async fn set_password(connection: &mut MySqlConnection, user: &User) -> Result<(
     // These statements take no parameters; within a string only these two characters mean something.
     let password = user.password.replace('\\', "\\\\").replace('\'', "''");
     let create = format!("CREATE USER IF NOT EXISTS {user} IDENTIFIED BY '{password}'");
-    let created = sqlx::raw_sql(&create).execute(&mut *connection).await;
+    let created = connection.execute(create.as_str()).await;
     created.map_err(without_statement)?;
     let alter = format!("ALTER USER {user} IDENTIFIED BY '{password}' ACCOUNT UNLOCK");
-    sqlx::raw_sql(&alter).execute(connection).await.map_err(without_statement)?;
+    connection.execute(alter.as_str()).await.map_err(without_statement)?;
     tracing::debug!(role = user.role.name(), user.name, "user set up");
     Ok(())
 }
@@ -274,7 +274,7 @@ async fn grant_missing(
             rights.difference(has.get(object).unwrap_or(&none)).map(String::as_str).collect();
         if !missing.is_empty() {
             let grant = format!("GRANT {} ON {object} TO {user}", missing.join(", "));
-            sqlx::raw_sql(&grant).execute(&mut *connection).await?;
+            connection.execute(grant.as_str()).await?;
         }
     }
     Ok(())
@@ -289,7 +289,7 @@ async fn revoke_excess(
         let none = BTreeSet::new();
         let kept = expected.get(&line.object).unwrap_or(&none);
         for revoke in line.revoke_all_but(kept) {
-            sqlx::raw_sql(&format!("{revoke} FROM {user}")).execute(&mut *connection).await?;
+            connection.execute(format!("{revoke} FROM {user}").as_str()).await?;
         }
     }
     Ok(())
