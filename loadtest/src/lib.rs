@@ -1,0 +1,11 @@
+//! Load, benchmarks and faults for the whole system: real processes, real Kafka, real MySQL.
+//!
+//! `driver` posts payments, `sink` receives their webhooks, `bench` measures and `report` tells. Everything here
+//! runs against this machine alone: other addresses are refused.
+
+pub mod driver;
+pub mod latency;
+pub mod loopback;
+pub mod proxy;
+pub mod sink;
+pub mod system;

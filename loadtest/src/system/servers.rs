@@ -1,0 +1,127 @@
+//! The MySQL and Kafka that a system runs on: those of the environment, or own ones that may be killed.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use runtime::config::MysqlConfig;
+use tokio::process::Command;
+
+use super::{binaries, env_file};
+
+/// Starting both from nothing initialises MySQL's folder; replaying a redo log takes its time as well.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(240);
+
+/// A MySQL and a Kafka.
+#[derive(Debug)]
+pub struct Servers {
+    /// MySQL as the administrator.
+    pub mysql: MysqlConfig,
+    /// Kafka's brokers.
+    pub kafka_brokers: String,
+    own: Option<Own>,
+}
+
+/// Servers in a folder of their own, which is removed with them.
+#[derive(Debug)]
+struct Own {
+    wired_local: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+impl Servers {
+    /// The servers of the environment, which everybody shares and nobody may kill.
+    pub fn from_env() -> anyhow::Result<Self> {
+        let variable = |name| {
+            std::env::var(name).with_context(|| {
+                format!(
+                    "{name} is not set: use `make test`, or start the servers and source .local/servers.env"
+                )
+            })
+        };
+        Ok(Self {
+            mysql: MysqlConfig { mysql_url: variable("WIRED_MYSQL_URL")? },
+            kafka_brokers: variable("WIRED_KAFKA_BROKERS")?,
+            own: None,
+        })
+    }
+
+    /// Own servers with the software of the checkout; ended and removed when dropped. `parent` is where their folder
+    /// is made.
+    pub async fn own(parent: Option<&Path>) -> anyhow::Result<Self> {
+        let wired_local = binaries::checkout()?.join("deploy/local/wired-local");
+        let folder = match parent {
+            Some(parent) => tempfile::tempdir_in(parent),
+            None => tempfile::tempdir(),
+        };
+        let own = Own { wired_local, folder: folder.context("no temporary folder can be made")? };
+        own.run(&["start-servers"]).await?;
+        let text = std::fs::read_to_string(own.folder.path().join("servers.env"))?;
+        let variables = env_file::parse(&text);
+        let variable =
+            |name: &str| variables.get(name).cloned().with_context(|| format!("servers.env has no {name}"));
+        Ok(Self {
+            mysql: MysqlConfig { mysql_url: variable("WIRED_MYSQL_URL")? },
+            kafka_brokers: variable("WIRED_KAFKA_BROKERS")?,
+            own: Some(own),
+        })
+    }
+
+    /// SIGKILL to `mysql` or `kafka` of own servers.
+    pub async fn kill(&self, name: &str) -> anyhow::Result<()> {
+        self.killable()?.run(&["kill", name]).await
+    }
+
+    /// Brings back what was killed, and waits until both answer.
+    pub async fn start(&self) -> anyhow::Result<()> {
+        self.killable()?.run(&["start-servers"]).await
+    }
+
+    /// The folder of own servers.
+    pub fn folder(&self) -> Option<&Path> {
+        self.own.as_ref().map(|own| own.folder.path())
+    }
+
+    fn killable(&self) -> anyhow::Result<&Own> {
+        self.own.as_ref().context("these servers belong to everybody: a fault test needs own ones")
+    }
+}
+
+impl Own {
+    async fn run(&self, arguments: &[&str]) -> anyhow::Result<()> {
+        let mut command = Command::new(&self.wired_local);
+        command
+            .args(arguments)
+            .env("WIRED_LOCAL_DIR", self.folder.path())
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        command.env_remove("WIRED_MYSQL_URL").env_remove("WIRED_KAFKA_BROKERS");
+        // The servers outlive the script and hold what it was given, so a pipe would never end.
+        let log = self.folder.path().join("wired-local.log");
+        let output = std::fs::OpenOptions::new().create(true).append(true).open(&log)?;
+        command.stdout(output.try_clone()?).stderr(output);
+        let status = tokio::time::timeout(COMMAND_TIMEOUT, command.status()).await;
+        let status = status
+            .with_context(|| format!("wired-local {arguments:?} takes longer than {COMMAND_TIMEOUT:?}"))??;
+        if !status.success() {
+            bail!("wired-local {arguments:?} failed: {}", super::process::tail(&log, 20));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let mut command = std::process::Command::new(&self.wired_local);
+        command.arg("clean").env("WIRED_LOCAL_DIR", self.folder.path());
+        command.env_remove("WIRED_MYSQL_URL").env_remove("WIRED_KAFKA_BROKERS");
+        // Nobody needs the data: killed, the servers end at once.
+        for server in ["mysql", "kafka"] {
+            let mut kill = std::process::Command::new(&self.wired_local);
+            kill.args(["kill", server]).env("WIRED_LOCAL_DIR", self.folder.path());
+            let _ = kill.stdout(Stdio::null()).stderr(Stdio::null()).status();
+        }
+        let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    }
+}
