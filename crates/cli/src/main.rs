@@ -1,2 +1,84 @@
-//! cli.
-fn main() {}
+//! `wired`: the partner's command line. Signs and sends, receives and verifies, and proves the ledger whole.
+//!
+//! Says in one line what is wrong and what to do about it. Exit codes: 0 done; 1 an error, said on stderr; and for
+//! `wired pay` also 2 rejected and 3 still pending.
+
+mod curl;
+mod demo;
+mod listen;
+mod pay;
+mod receiver;
+mod settings;
+mod verify_ledger;
+mod verify_webhook;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use settings::Settings;
+
+/// The partner's command line of Wired City.
+#[derive(Parser)]
+#[command(
+    name = "wired",
+    version,
+    after_help = "Reads WIRED_URL, WIRED_KEY_ID, WIRED_KEY_SECRET, WIRED_MANDATE, \
+    WIRED_WEBHOOK_SECRET and WIRED_WEBHOOK_LISTEN from the environment, else from .local/partner.env."
+)]
+struct Cli {
+    /// File of NAME='value' lines; wins over the environment. Without it, .local/partner.env is used for what the
+    /// environment does not say.
+    #[arg(long, global = true)]
+    env_file: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Post a signed payment and print it; exit code 0 posted, 2 rejected, 3 still pending, 1 error.
+    Pay(pay::Options),
+    /// Sign any request, send it and print the answer.
+    Curl(curl::Options),
+    /// Receive webhooks, verify them and print a line for each.
+    Listen(listen::Options),
+    /// Verify one webhook from its three header values and its body.
+    VerifyWebhook(verify_webhook::Options),
+    /// Read the ledger and prove that it is whole; name the first bad row if not.
+    VerifyLedger(verify_ledger::Options),
+    /// Post a signed payment, receive its webhook, and show how long each stage took.
+    Demo(demo::Options),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing else can be done when even this cannot be printed. clap's own code 2 would mean a rejection.
+            let _ = error.print();
+            return ExitCode::from(u8::from(error.use_stderr()));
+        }
+    };
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("wired: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let settings = Settings::read(cli.env_file)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Pay(options) => pay::run(&settings, options).await,
+            Command::Curl(options) => curl::run(&settings, options).await,
+            Command::Listen(options) => listen::run(&settings, options).await,
+            Command::VerifyWebhook(options) => verify_webhook::run(&settings, &options),
+            Command::VerifyLedger(options) => verify_ledger::run(&settings, &options).await,
+            Command::Demo(options) => demo::run(&settings, &options).await,
+        }
+    })
+}

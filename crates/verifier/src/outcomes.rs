@@ -64,7 +64,9 @@ pub async fn outcomes(pool: &MySqlPool, ids: &[PaymentId]) -> Result<Outcomes, E
             outcomes.under_review += u64::from(open.remove(&id));
         }
         outcomes.missing += open.len() as u64;
-        open.into_iter().for_each(|id| outcomes.example(id));
+        for id in open {
+            outcomes.example(id);
+        }
     }
     Ok(outcomes)
 }
