@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use runtime::config::MysqlConfig;
-use sqlx::mysql::MySqlConnection;
+use sqlx::mysql::{MySqlConnection, MySqlDatabaseError};
 use sqlx::{Connection, Executor};
 
 use crate::database::{self, DatabaseError, is_plain};
@@ -221,10 +221,11 @@ async fn set_password(connection: &mut MySqlConnection, user: &User) -> Result<(
     Ok(())
 }
 
-/// A syntax error quotes the statement, and this one holds a password.
+/// A syntax error (1064) quotes the statement, and this one holds a password.
 fn without_statement(error: sqlx::Error) -> sqlx::Error {
-    match error.as_database_error().and_then(sqlx::error::DatabaseError::code) {
-        Some(code) if code == "42000" => {
+    let database_error = error.as_database_error();
+    match database_error.and_then(|error| error.try_downcast_ref::<MySqlDatabaseError>()) {
+        Some(mysql) if mysql.number() == 1064 => {
             sqlx::Error::Protocol("the statement that sets the password was refused".to_owned())
         }
         _ => error,

@@ -51,7 +51,9 @@ impl Env {
         match tokio::time::timeout(BOUND, env.set_up()).await {
             Ok(Ok(())) => env,
             Ok(Err(error)) => panic!("the test environment cannot be made: {error:#}"),
-            Err(_) => panic!("making the test environment took longer than {BOUND:?}"),
+            Err(tokio::time::error::Elapsed { .. }) => {
+                panic!("making the test environment took longer than {BOUND:?}")
+            }
         }
     }
 
@@ -125,7 +127,6 @@ impl Env {
     }
 
     /// A free port; see [`crate::free_port`].
-    #[expect(clippy::unused_self, reason = "tests find everything they need on their environment")]
     pub fn free_port(&self) -> u16 {
         crate::free_port()
     }
@@ -181,7 +182,9 @@ impl Env {
         match tokio::time::timeout(BOUND, self.remove()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => panic!("the test environment was not removed: {error:#}"),
-            Err(_) => panic!("removing the test environment took longer than {BOUND:?}"),
+            Err(tokio::time::error::Elapsed { .. }) => {
+                panic!("removing the test environment took longer than {BOUND:?}")
+            }
         }
     }
 
@@ -235,5 +238,10 @@ pub(crate) fn random<const BYTES: usize>() -> [u8; BYTES] {
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

@@ -68,7 +68,7 @@ pub(crate) async fn once(server: &str, brokers: &str) {
                     }
                 }
                 Err(_) => {
-                    eprintln!("sweeping after killed test runs took too long and was left for the next run")
+                    eprintln!("sweeping after killed test runs took too long and was left for the next run");
                 }
             }
         })

@@ -46,10 +46,8 @@ pub async fn wait_until<O: Outcome>(
             tokio::time::sleep(INTERVAL).await;
         }
     };
-    match tokio::time::timeout(timeout, waiting).await {
-        Ok(value) => value,
-        Err(_) => panic!("waited {:.1} s in vain for: {what}", begun.elapsed().as_secs_f32()),
-    }
+    let waited = tokio::time::timeout(timeout, waiting).await;
+    waited.unwrap_or_else(|_| panic!("waited {:.1} s in vain for: {what}", begun.elapsed().as_secs_f32()))
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ async fn an_environment_has_everything_quickly_and_leaves_nothing() {
     let env = Env::new("kit").await;
     let made = begun.elapsed();
     let (account, partner) =
-        (fixtures::account_id(), fixtures::insert_partner(env.pool(), Default::default()).await);
+        (fixtures::account_id(), fixtures::insert_partner(env.pool(), fixtures::PartnerRow::default()).await);
     let kek = fixtures::kek();
     fixtures::insert_api_key(env.pool(), &kek.keys, partner, fixtures::ALL_SCOPES).await;
     fixtures::insert_endpoint(env.pool(), &kek.keys, partner, "https://example.org/", Some("payment.posted"))

@@ -1,0 +1,5 @@
+//! What the runtime promises of real servers.
+
+mod kafka;
+mod mysql;
+mod private;
