@@ -129,8 +129,11 @@ impl Announcer {
 
     /// The partition stands where this process did not leave it: what it has unannounced goes out first.
     pub fn catch_up(&mut self, position: &StoredPosition) {
-        let (from, to) = (position.announced_offset, position.next_offset);
-        self.catch_ups.push(Job::CatchUp { key: position.key, from, to });
+        let known = lock(&self.announced).get(&position.key).map_or(0, |announced| announced.offset);
+        let (from, to) = (position.announced_offset.max(known), position.next_offset);
+        if from < to {
+            self.catch_ups.push(Job::CatchUp { key: position.key, from, to });
+        }
     }
 
     /// Queues a batch behind its catch-ups; waits while too many are unannounced.
@@ -281,7 +284,9 @@ impl Worker {
     }
 
     fn reached(&self, key: PartitionKey, offset: i64) {
-        lock(&self.announced).insert(key, Announced { offset, stored: false });
+        let mut all = lock(&self.announced);
+        let announced = all.entry(key).or_insert(Announced { offset, stored: false });
+        *announced = Announced { offset: offset.max(announced.offset), stored: false };
     }
 }
 

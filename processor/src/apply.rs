@@ -62,6 +62,7 @@ pub struct Applier {
 }
 
 /// What came of a batch.
+#[derive(Default)]
 struct Done {
     partitions: BTreeMap<PartitionKey, i64>,
     effects: Effects,
@@ -92,12 +93,22 @@ impl Applier {
 
     /// Applies what `items` hold of partitions that are not halted. Ends early only for a shutdown.
     pub async fn apply(&mut self, mut items: Vec<Item>) -> Result<(), Stop> {
+        if items.is_empty() {
+            return self.announce(Done::default()).await;
+        }
         items.retain(|item| !self.halted.contains_key(&PartitionKey::of(item.position)));
         items.sort_by_key(Item::fold_order);
         match self.bisect(&mut items).await {
             Err(Stop::Halt(why)) => self.apply_each_partition(items, why).await,
             other => other,
         }
+    }
+
+    /// The partition is this process's from here on: what a former owner has left unannounced goes out, although no
+    /// command may come for long.
+    pub fn take_over(&mut self, position: &StoredPosition) {
+        self.announcer.catch_up(position);
+        self.expected.insert(position.key, position.next_offset);
     }
 
     /// What a partition that cannot be consumed reports.
@@ -228,7 +239,7 @@ impl Applier {
         if items.is_empty() {
             // Nothing to write; the open transaction and its locks go with the connection's next use.
             self.rollback().await?;
-            return Ok(Done { partitions: BTreeMap::new(), effects: Effects::default() });
+            return Ok(Done::default());
         }
         load::load_conflicts(&mut self.session, &mut view, &items).await?;
         let decided_at = clock::now().max(not_before);
@@ -277,8 +288,7 @@ impl Applier {
             positions.iter().map(|position| (position.key, position.next_offset)).collect();
         for position in positions {
             if self.expected.get(&position.key) != Some(&position.next_offset) {
-                self.announcer.catch_up(position);
-                self.expected.insert(position.key, position.next_offset);
+                self.take_over(position);
             }
         }
         let mut unapplied = Vec::with_capacity(items.len());

@@ -52,6 +52,8 @@ const POSITIONS_RETRY: Duration = Duration::from_millis(500);
 pub enum Input {
     /// A record.
     Item(Box<Item>),
+    /// A partition is consumed from this position on.
+    Assigned(StoredPosition),
     /// A partition cannot be consumed.
     Halt(PartitionKey, String),
 }
@@ -226,7 +228,7 @@ impl Consumer {
         }
         self.last_positions_try = Some(Instant::now());
         match self.start_offsets(&partitions) {
-            Ok(list) => match self.consumer.assign(&list) {
+            Ok((list, positions)) => match self.consumer.assign(&list) {
                 Ok(()) => {
                     tracing::info!(partitions = list.count(), "partitions assigned");
                     metrics::owned(list.count());
@@ -234,6 +236,9 @@ impl Consumer {
                     self.last_positions_try = None;
                     // A rebalance cannot have come between: callbacks run in this thread's poll.
                     *self.consumer.context().assigned.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                    for position in positions {
+                        self.hand_over(Input::Assigned(position));
+                    }
                 }
                 Err(error) => self.health.down(format!("partitions cannot be consumed: {error}")),
             },
@@ -241,11 +246,15 @@ impl Consumer {
         }
     }
 
-    /// Where each partition is to be consumed from. Partitions that do not fit are reported and left out.
-    fn start_offsets(&mut self, partitions: &[PartitionKey]) -> Result<TopicPartitionList, String> {
+    /// Where each partition is to be consumed from, and its position. Partitions that do not fit are reported and
+    /// left out.
+    fn start_offsets(
+        &mut self,
+        partitions: &[PartitionKey],
+    ) -> Result<(TopicPartitionList, Vec<StoredPosition>), String> {
         let mut list = TopicPartitionList::new();
         if partitions.is_empty() {
-            return Ok(list);
+            return Ok((list, Vec::new()));
         }
         let runtime = self.runtime.clone();
         let stored = runtime.block_on(positions::read(&mut self.session, partitions)).map_err(|error| {
@@ -271,7 +280,7 @@ impl Consumer {
                 Err(why) => self.hand_over(Input::Halt(*key, why)),
             }
         }
-        Ok(list)
+        Ok((list, stored))
     }
 
     /// Gives `input` to the applier, waiting for room. A long wait pauses fetching, so that the group does not

@@ -108,6 +108,7 @@ async fn apply(applier: &mut Applier, progress: &Progress, inputs: &mut Vec<Inpu
     for input in inputs.drain(..) {
         match input {
             Input::Item(item) => items.push(*item),
+            Input::Assigned(position) => applier.take_over(&position),
             Input::Halt(partition, why) => applier.halt(partition, why),
         }
     }

@@ -48,7 +48,7 @@ fn a_payment_is_checked_in_order() {
             spoil(&mut view);
         }
         let expected = spoils[first].0;
-        let (after, effects) = decide(&[world.payment("a", 1_000)], view.clone(), world::DECIDED_AT);
+        let (after, effects) = decide(&[world::payment("a", 1_000)], view.clone(), world::DECIDED_AT);
         let [row] = effects.payments.as_slice() else { panic!("one row for {expected}") };
         assert_eq!((row.status, row.reason), (PaymentStatus::Rejected, Some(expected)));
         assert_eq!(row.posting, None);
@@ -81,7 +81,7 @@ fn the_statuses_that_the_table_of_precedence_cannot_combine() {
     for (expected, spoil) in cases {
         let mut view = world.view.clone();
         spoil(&mut view);
-        let (_, effects) = decide(&[world.payment("a", 1_000)], view, world::DECIDED_AT);
+        let (_, effects) = decide(&[world::payment("a", 1_000)], view, world::DECIDED_AT);
         assert_eq!(effects.payments[0].reason, Some(*expected));
     }
 }
@@ -89,7 +89,7 @@ fn the_statuses_that_the_table_of_precedence_cannot_combine() {
 #[test]
 fn a_payment_posts_two_entries_chained_to_their_accounts() {
     let world = World::new();
-    let (view, effects) = decide(&[world.payment("a", 1_000)], world.view.clone(), world::DECIDED_AT);
+    let (view, effects) = decide(&[world::payment("a", 1_000)], world.view.clone(), world::DECIDED_AT);
     let row = &effects.payments[0];
     assert_eq!((row.status, row.reason, row.event_sequence), (PaymentStatus::Posted, None, Some(1)));
     let [debit, credit] = effects.entries.as_slice() else { panic!("two entries") };
@@ -114,10 +114,10 @@ fn limits_hold_at_their_exact_value() {
     mandate(&mut view).daily_max_minor = Some(2_500);
     customer(&mut view).balance_minor = 2_000;
     let items = [
-        world.payment("a", 1_000),
-        world.payment("b", 1_001),
-        world.payment("c", 1_000),
-        world.payment("d", 1),
+        world::payment("a", 1_000),
+        world::payment("b", 1_001),
+        world::payment("c", 1_000),
+        world::payment("d", 1),
     ];
     let (_, effects) = decide(&items, view, world::DECIDED_AT);
     let reasons: Vec<_> = effects.payments.iter().map(|row| row.reason).collect();
@@ -131,12 +131,12 @@ fn a_daily_cap_begins_anew_with_the_day_and_never_goes_back() {
     mandate(&mut view).daily_max_minor = Some(1_000);
     let day = |payment: Item, day: i32| Item { accepted_day: Day(day), ..payment };
     let items = [
-        day(world.payment("a", 1_000), 10),
-        day(world.payment("b", 1), 10),
-        day(world.payment("c", 600), 11),
+        day(world::payment("a", 1_000), 10),
+        day(world::payment("b", 1), 10),
+        day(world::payment("c", 600), 11),
         // A late record of the day before counts for the later day.
-        day(world.payment("d", 500), 10),
-        day(world.payment("e", 400), 11),
+        day(world::payment("d", 500), 10),
+        day(world::payment("e", 400), 11),
     ];
     let (after, effects) = decide(&items, view, world::DECIDED_AT);
     let reasons: Vec<_> = effects.payments.iter().map(|row| row.reason).collect();
@@ -150,7 +150,7 @@ fn a_single_use_is_spent_by_a_posted_payment_only() {
     let world = World::new();
     let mut view = world.view.clone();
     mandate(&mut view).kind = MandateKind::Single;
-    let items = [world.payment("a", 100_001), world.payment("b", 1_000), world.payment("c", 1_000)];
+    let items = [world::payment("a", 100_001), world::payment("b", 1_000), world::payment("c", 1_000)];
     let (after, effects) = decide(&items, view, world::DECIDED_AT);
     let reasons: Vec<_> = effects.payments.iter().map(|row| row.reason).collect();
     assert_eq!(reasons, [Some(Reason::InsufficientFunds), None, Some(Reason::MandateUsed)]);
@@ -160,8 +160,8 @@ fn a_single_use_is_spent_by_a_posted_payment_only() {
 #[test]
 fn a_repeated_command_leaves_nothing_and_another_request_one_conflict() {
     let world = World::new();
-    let other = world.payment("a", 2_000);
-    let items = [world.payment("a", 1_000), world.payment("a", 1_000), other.clone(), other];
+    let other = world::payment("a", 2_000);
+    let items = [world::payment("a", 1_000), world::payment("a", 1_000), other.clone(), other];
     let (view, effects) = decide(&items, world.view.clone(), world::DECIDED_AT);
     let kinds: Vec<_> = effects.payments.iter().map(|row| (row.kind, row.status)).collect();
     assert_eq!(
@@ -181,7 +181,7 @@ fn a_rejected_payment_stays_rejected() {
     let world = World::new();
     let mut view = world.view.clone();
     customer(&mut view).balance_minor = 0;
-    let payment = world.payment("a", 1_000);
+    let payment = world::payment("a", 1_000);
     let (mut view, effects) = decide(std::slice::from_ref(&payment), view, world::DECIDED_AT);
     assert_eq!(effects.payments[0].reason, Some(Reason::InsufficientFunds));
     customer(&mut view).balance_minor = 100_000;
@@ -192,13 +192,13 @@ fn a_rejected_payment_stays_rejected() {
 #[test]
 fn what_cannot_be_applied_is_set_aside_and_holds_back_its_root() {
     let world = World::new();
-    let mut undecodable = world.payment("a", 1_000);
+    let mut undecodable = world::payment("a", 1_000);
     undecodable.content = Content::Undecodable("no JSON".to_owned());
-    let mut unfit = world.payment("b", 1_000);
+    let mut unfit = world::payment("b", 1_000);
     unfit.data_error = Some("too long".to_owned());
-    let mut behind = world.payment("c", 1_000);
+    let mut behind = world::payment("c", 1_000);
     behind.key.clone_from(&unfit.key);
-    let items = [undecodable, unfit, behind, world.payment("d", 1_000)];
+    let items = [undecodable, unfit, behind, world::payment("d", 1_000)];
     let (view, effects) = decide(&items, world.view.clone(), world::DECIDED_AT);
     let letters: Vec<_> = effects.dead_letters.iter().map(|letter| (letter.item, letter.reason)).collect();
     assert_eq!(
@@ -217,13 +217,13 @@ fn what_cannot_be_applied_is_set_aside_and_holds_back_its_root() {
 fn accounts_are_opened_frozen_and_unfrozen() {
     let world = World::new();
     let account = world::new_account(7);
-    let open = world.bank(1, BankCommand::OpenAccount(world::open_for_partner(account, 2)));
-    let again = world.bank(2, BankCommand::OpenAccount(world::open_for_partner(account, 2)));
+    let open = world::bank(1, BankCommand::OpenAccount(world::open_for_partner(account, 2)));
+    let again = world::bank(2, BankCommand::OpenAccount(world::open_for_partner(account, 2)));
     let stranger =
-        world.bank(3, BankCommand::OpenAccount(world::open_for_partner(world::new_account(8), 99)));
-    let freeze = |id| world.bank(id, BankCommand::FreezeAccount { account });
-    let unfreeze = |id| world.bank(id, BankCommand::UnfreezeAccount { account });
-    let unknown = world.bank(8, BankCommand::FreezeAccount { account: world::new_account(99) });
+        world::bank(3, BankCommand::OpenAccount(world::open_for_partner(world::new_account(8), 99)));
+    let freeze = |id| world::bank(id, BankCommand::FreezeAccount { account });
+    let unfreeze = |id| world::bank(id, BankCommand::UnfreezeAccount { account });
+    let unknown = world::bank(8, BankCommand::FreezeAccount { account: world::new_account(99) });
     let items = [open, again, stranger, freeze(4), freeze(5), unfreeze(6), unfreeze(7), unknown];
     let (view, effects) = decide(&items, world.view.clone(), world::DECIDED_AT);
     let reasons: Vec<_> = effects.changes.iter().map(|row| row.reason).collect();
@@ -251,8 +251,8 @@ fn a_closed_account_cannot_be_frozen() {
     customer(&mut view).status = AccountStatus::Closed;
     let account = world::customer_account();
     let items = [
-        world.bank(1, BankCommand::FreezeAccount { account }),
-        world.bank(2, BankCommand::UnfreezeAccount { account }),
+        world::bank(1, BankCommand::FreezeAccount { account }),
+        world::bank(2, BankCommand::UnfreezeAccount { account }),
     ];
     let (_, effects) = decide(&items, view, world::DECIDED_AT);
     assert!(effects.changes.iter().all(|row| row.reason == Some(Reason::AccountClosed)));
@@ -280,7 +280,7 @@ fn mandates_are_granted_and_revoked_and_their_partner_is_told() {
         (revoke, Some(Reason::MandateNotActive)),
     ];
     let items: Vec<_> =
-        commands.iter().zip(1..).map(|((command, _), id)| world.bank(id, command.clone())).collect();
+        commands.iter().zip(1..).map(|((command, _), id)| world::bank(id, command.clone())).collect();
     let (view, effects) = decide(&items, world.view.clone(), world::DECIDED_AT);
     let reasons: Vec<_> = effects.changes.iter().map(|row| row.reason).collect();
     assert_eq!(reasons, commands.map(|(_, reason)| reason));
@@ -294,8 +294,8 @@ fn mandates_are_granted_and_revoked_and_their_partner_is_told() {
 fn a_used_change_id_with_another_command_is_a_conflict() {
     let world = World::new();
     let account = world::customer_account();
-    let freeze = world.bank(1, BankCommand::FreezeAccount { account });
-    let other = world.bank(1, BankCommand::UnfreezeAccount { account });
+    let freeze = world::bank(1, BankCommand::FreezeAccount { account });
+    let other = world::bank(1, BankCommand::UnfreezeAccount { account });
     let items = [freeze.clone(), freeze, other.clone(), other];
     let (view, effects) = decide(&items, world.view.clone(), world::DECIDED_AT);
     let reasons: Vec<_> = effects.changes.iter().map(|row| row.reason).collect();
@@ -308,8 +308,10 @@ fn a_used_change_id_with_another_command_is_a_conflict() {
 fn deposits_come_from_the_banks_own_account() {
     let world = World::new();
     let deposit = |id: u128, account, currency| {
-        world
-            .bank(id, BankCommand::Deposit(Deposit { account, amount_minor: 500, currency, reference: None }))
+        world::bank(
+            id,
+            BankCommand::Deposit(Deposit { account, amount_minor: 500, currency, reference: None }),
+        )
     };
     let items = [
         deposit(1, world::customer_account(), Currency::EUR),
@@ -342,7 +344,7 @@ fn a_frozen_account_may_be_credited() {
     let world = World::new();
     let mut view = world.view.clone();
     shop(&mut view).status = AccountStatus::Frozen;
-    let (_, effects) = decide(&[world.payment("a", 1_000)], view, world::DECIDED_AT);
+    let (_, effects) = decide(&[world::payment("a", 1_000)], view, world::DECIDED_AT);
     assert_eq!(effects.payments[0].status, PaymentStatus::Posted);
 }
 
@@ -352,15 +354,15 @@ fn an_entry_never_goes_back_in_time() {
     let world = World::new();
     let mut view = world.view.clone();
     shop(&mut view).entered_at = Timestamp::from_micros(world::DECIDED_AT.micros() + 1);
-    let _ = decide(&[world.payment("a", 1_000)], view, world::DECIDED_AT);
+    let _ = decide(&[world::payment("a", 1_000)], view, world::DECIDED_AT);
 }
 
 #[test]
 fn bank_commands_are_folded_before_partner_commands() {
     let world = World::new();
     let mut items = [
-        world.payment("a", 1_000),
-        world.bank(1, BankCommand::FreezeAccount { account: world::customer_account() }),
+        world::payment("a", 1_000),
+        world::bank(1, BankCommand::FreezeAccount { account: world::customer_account() }),
     ];
     items.sort_by_key(Item::fold_order);
     let (_, effects) = decide(&items, world.view.clone(), world::DECIDED_AT);
@@ -381,9 +383,8 @@ fn shop(view: &mut View) -> &mut super::Account {
 
 #[test]
 fn the_id_of_a_poisoned_record_is_kept_when_it_can_be_read() {
-    let world = World::new();
-    assert_eq!(world.payment("a", 1).root(), world.payment("a", 1).id());
-    let mut broken = world.payment("a", 1);
+    assert_eq!(world::payment("a", 1).root(), world::payment("a", 1).id());
+    let mut broken = world::payment("a", 1);
     broken.key = Some(b"no id".to_vec());
     assert_eq!(broken.root(), None::<Uuid>);
 }

@@ -216,11 +216,11 @@ fn command() -> impl Strategy<Value = Item> {
     ];
     let bank_command = prop_oneof![3 => open, 3 => deposit, 3 => grant, 2 => change];
     let payment = (0_u8..30, mandate, 1_i64..200, 100_i32..103).prop_map(|(key, mandate, amount, day)| {
-        let item = world::payment(partner(1), mandate, &key.to_string(), amount);
+        let item = world::payment_of(partner(1), mandate, &key.to_string(), amount);
         Item { accepted_day: Day(day), ..item }
     });
     prop_oneof![
-        2 => (0_u128..60, bank_command).prop_map(|(id, command)| bank(Uuid::from_u128(0x5000 + id), command)),
+        2 => (0_u128..60, bank_command).prop_map(|(id, command)| bank(id, command)),
         3 => payment,
     ]
 }

@@ -72,19 +72,14 @@ impl World {
         view.mandates.insert(mandate_id(), Slot::read(mandate()));
         Self { view }
     }
-
-    /// A payment of the first partner under the mandate.
-    pub(super) fn payment(&self, key: &str, amount_minor: i64) -> Item {
-        payment(partner(1), mandate_id(), key, amount_minor)
-    }
-
-    /// A command of the bank.
-    pub(super) fn bank(&self, id: u128, command: BankCommand) -> Item {
-        bank(Uuid::from_u128(0x5000 + id), command)
-    }
 }
 
-pub(super) fn payment(partner: PartnerId, mandate: MandateId, key: &str, amount_minor: i64) -> Item {
+/// A payment of the first partner under the mandate.
+pub(super) fn payment(key: &str, amount_minor: i64) -> Item {
+    payment_of(partner(1), mandate_id(), key, amount_minor)
+}
+
+pub(super) fn payment_of(partner: PartnerId, mandate: MandateId, key: &str, amount_minor: i64) -> Item {
     let id = payment_id(partner, key);
     let envelope = PartnerEnvelope {
         schema: SCHEMA,
@@ -108,8 +103,9 @@ pub(super) fn payment(partner: PartnerId, mandate: MandateId, key: &str, amount_
     item(Source::Partner, id.uuid(), &envelope.encode())
 }
 
-pub(super) fn bank(id: Uuid, command: BankCommand) -> Item {
-    let key = command.kafka_key();
+/// A command of the bank.
+pub(super) fn bank(id: u128, command: BankCommand) -> Item {
+    let (id, key) = (Uuid::from_u128(0x5000 + id), command.kafka_key());
     let envelope = BankEnvelope {
         schema: SCHEMA,
         id,

@@ -1,0 +1,120 @@
+//! One bad record is set aside; a bad environment stops everything and sets nothing aside.
+
+use domain::command::PartnerEnvelope;
+use domain::time::{Day, Timestamp};
+use domain::topic::{PARTNER_COMMANDS, Position, Source};
+use processor::announce::Announcer;
+use processor::apply::Applier;
+use processor::item::Item;
+use processor::store::session::Session;
+use runtime::health::Health;
+use testkit::wait_until;
+use tokio_util::sync::CancellationToken;
+
+use crate::bank::{Bank, PATIENCE};
+
+fn unfit(bank: &Bank, key: &str) -> PartnerEnvelope {
+    let mut payment = bank.payment(key, 100);
+    let domain::command::PartnerCommand::Payment(command) = &mut payment.command;
+    command.reference = Some("x".repeat(101));
+    payment
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_bad_records_among_500_are_set_aside_and_498_post() {
+    let bank = Bank::new("poison", 3).await;
+    let mut records: Vec<_> = (0..500)
+        .map(|n| bank.payment_of(n, &format!("p{n}"), 100))
+        .map(|payment| (payment.root.uuid().as_bytes().to_vec(), payment.encode()))
+        .collect();
+    records[123].1 = b"{\"schema\":1,\"id\":\"no command".to_vec();
+    let unfit = unfit(&bank, "unfit");
+    records[321] = (unfit.root.uuid().as_bytes().to_vec(), unfit.encode());
+    bank.env.produce_all(PARTNER_COMMANDS, Some(0), &records).await;
+    let running = bank.start();
+    bank.settled(498).await;
+    let reasons = bank.words("SELECT reason FROM dead_letters ORDER BY kafka_offset").await;
+    assert_eq!(reasons, ["undecodable", "data_error"]);
+    let details = bank.words("SELECT detail FROM dead_letters ORDER BY kafka_offset").await;
+    assert!(details[0].starts_with("not a command"), "{details:?}");
+    assert!(details[1].contains("1406"), "{details:?}");
+    let id = unfit.id.uuid().simple();
+    assert_eq!(bank.number(&format!("SELECT COUNT(*) FROM dead_letters WHERE id = 0x{id}")).await, 1);
+
+    // A later command on the same root waits behind it, in a later batch too.
+    let mut behind = bank.payment("behind", 100);
+    behind.root = unfit.root;
+    bank.pay(&[behind]).await;
+    wait_until("the later command joins", PATIENCE, async || {
+        bank.number("SELECT COUNT(*) FROM dead_letters WHERE reason = 'behind_dead_letter'").await == 1
+    })
+    .await;
+    running.says(200, "").await;
+    running.stop().await;
+    assert_eq!(bank.number("SELECT COUNT(*) FROM payments WHERE kind = 1").await, 498);
+    bank.assert_sound().await;
+    bank.env.close().await;
+}
+
+/// The applier is given the batch itself, since how Kafka's records fall into batches is chance.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_than_three_bad_records_of_a_batch_stop_their_partition_and_no_other() {
+    let bank = Bank::new("many-bad", 1).await;
+    let (health, shutdown, config) = (Health::new(), CancellationToken::new(), bank.config());
+    let session = || Session::new(config.mysql.clone());
+    let announcer =
+        Announcer::start(&config.kafka, session(), health.component("events"), shutdown.clone()).unwrap();
+    let (mysql, ledger) = (health.component("mysql"), health.component("ledger"));
+    let mut applier = Applier::new(session(), announcer, mysql, ledger, shutdown);
+    let item = |partition, offset, value: &[u8]| {
+        let position = Position { source: Source::Partner, partition, offset };
+        Item::read(position, Timestamp::from_micros(1), Day(0), None, Some(value))
+    };
+    let mut items: Vec<_> = (0..4).map(|offset| item(0, offset, b"no command")).collect();
+    items.push(item(1, 0, &bank.payment("good", 100).encode()));
+    applier.apply(items).await.unwrap();
+    let down = health.ready().unwrap_err();
+    assert!(down[0].1.contains("payments.commands.v1 partition 0 is halted: more than 3"), "{down:?}");
+    // Nothing more is taken from that partition.
+    applier.apply(vec![item(0, 4, &bank.payment("later", 100).encode())]).await.unwrap();
+    applier.finish().await;
+    assert_eq!(bank.number("SELECT COUNT(*) FROM dead_letters").await, 0);
+    assert_eq!(bank.words("SELECT idempotency_key FROM payments WHERE kind = 1").await, ["good"]);
+    bank.env.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_grant_stops_loudly_and_sets_nothing_aside() {
+    let bank = Bank::new("grant", 1).await;
+    let user = bank.words("SELECT user FROM mysql.user WHERE user LIKE 't\\_%\\_processor'").await;
+    let url = bank.env.service_url("processor");
+    let user = user.into_iter().find(|user| url.contains(user.as_str())).expect("the processor's user");
+    let host = bank.words(&format!("SELECT host FROM mysql.user WHERE user = '{user}'")).await.remove(0);
+    bank.execute(&format!("REVOKE INSERT ON entries FROM '{user}'@'{host}'")).await;
+    bank.pay(&[bank.payment("a", 100), bank.payment("b", 100)]).await;
+    let running = bank.start();
+    running.says(503, "is halted: MySQL error 1142").await;
+    running.stop().await;
+    assert_eq!(bank.number("SELECT COUNT(*) FROM dead_letters").await, 0);
+    assert_eq!(bank.number("SELECT COUNT(*) FROM payments WHERE kind = 1").await, 0);
+
+    // With the grant back, a new start goes on where it stopped.
+    bank.execute(&format!("GRANT INSERT ON entries TO '{user}'@'{host}'")).await;
+    let running = bank.start();
+    bank.settled(2).await;
+    running.stop().await;
+    bank.assert_sound().await;
+    bank.env.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_violated_check_is_our_own_fault_and_stops() {
+    let bank = Bank::new("check", 1).await;
+    bank.execute("ALTER TABLE entries ADD CONSTRAINT of_the_test CHECK (amount_minor <> 666)").await;
+    bank.pay(&[bank.payment("a", 666)]).await;
+    let running = bank.start();
+    running.says(503, "is halted: MySQL error 3819").await;
+    running.stop().await;
+    assert_eq!(bank.number("SELECT COUNT(*) FROM dead_letters").await, 0);
+    bank.env.close().await;
+}

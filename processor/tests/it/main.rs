@@ -1,0 +1,8 @@
+//! The processor on real MySQL and Kafka.
+
+mod announcing;
+mod bank;
+mod dead_letters;
+mod environment;
+mod posting;
+mod takeover;
