@@ -40,6 +40,15 @@ fn bytes<const N: usize>(row: &MySqlRow, column: usize) -> Result<[u8; N]> {
     bytes.try_into().map_err(|_| sqlx::Error::Decode(format!("{N} bytes expected").into()))
 }
 
+/// Text: MySQL marks columns with a binary collation as binary, so sqlx would refuse to read them as text.
+fn text(row: &MySqlRow, column: usize) -> Result<String> {
+    row.try_get_unchecked(column)
+}
+
+fn opt_text(row: &MySqlRow, column: usize) -> Result<Option<String>> {
+    row.try_get_unchecked(column)
+}
+
 async fn rows<T>(pool: &MySqlPool, sql: &Sql, read: impl Fn(&MySqlRow) -> Result<T>) -> Result<Vec<T>> {
     sqlx::raw_sql(sql.as_str()).fetch_all(pool).await?.iter().map(read).collect()
 }
@@ -131,13 +140,12 @@ async fn read_snapshot(connection: &mut MySqlConnection) -> Result<Snapshot> {
         strays.extend(found.into_iter().filter(|at| !known(at)).map(|(source, at)| (table, source, at)));
     }
     let number = |row: &MySqlRow, column: usize| -> Result<i128> {
-        let text: String = row.try_get(column)?;
-        text.parse().map_err(|_| sqlx::Error::Decode("a sum that is no number".into()))
+        text(row, column)?.parse().map_err(|_| sqlx::Error::Decode("a sum that is no number".into()))
     };
     let sums = "SELECT currency, CAST(SUM(balance_minor) AS CHAR), CAST(SUM(version) AS CHAR), COUNT(*) \
          FROM accounts GROUP BY currency ORDER BY currency";
     let sums = rows_of(connection, sums, |row| {
-        let sum = CurrencySum { currency: row.try_get(0)?, balance: number(row, 1)? };
+        let sum = CurrencySum { currency: text(row, 0)?, balance: number(row, 1)? };
         Ok((sum, number(row, 2)?, row.try_get::<i64, _>(3)?))
     })
     .await?;
@@ -185,7 +193,7 @@ fn account(row: &MySqlRow) -> Result<Account> {
         id: uuid(row, 0)?,
         owner_kind: row.try_get(1)?,
         owner_id: uuid(row, 2)?,
-        currency: row.try_get(3)?,
+        currency: text(row, 3)?,
         status: row.try_get(4)?,
         balance_minor: row.try_get(5)?,
         held_minor: row.try_get(6)?,
@@ -411,7 +419,7 @@ fn payment(row: &MySqlRow) -> Result<Payment> {
         version: row.try_get(8)?,
         partner: opt_uuid(row, 9)?,
         mandate: opt_uuid(row, 10)?,
-        currency: row.try_get(11)?,
+        currency: text(row, 11)?,
         amount_minor: row.try_get(12)?,
         captured_minor: row.try_get(13)?,
         refunded_minor: row.try_get(14)?,
@@ -421,10 +429,10 @@ fn payment(row: &MySqlRow) -> Result<Payment> {
         event_sequence: row.try_get(19)?,
         fingerprint: row.try_get(20)?,
         livemode: row.try_get(21)?,
-        reference: row.try_get(22)?,
-        description: row.try_get(23)?,
-        metadata: row.try_get(24)?,
-        idempotency_key: row.try_get(25)?,
+        reference: opt_text(row, 22)?,
+        description: opt_text(row, 23)?,
+        metadata: opt_text(row, 24)?,
+        idempotency_key: opt_text(row, 25)?,
         accepted_at: row.try_get(26)?,
         decided_at: row.try_get(27)?,
     })
@@ -499,13 +507,13 @@ pub(crate) async fn changes_page(
             partition: row.try_get(1)?,
             offset: row.try_get(2)?,
             id: uuid(row, 3)?,
-            kind: row.try_get(4)?,
+            kind: text(row, 4)?,
             reason: row.try_get(5)?,
             target: uuid(row, 6)?,
             partner: opt_uuid(row, 7)?,
             event_sequence: row.try_get(8)?,
             fingerprint: row.try_get(9)?,
-            command: row.try_get(10)?,
+            command: text(row, 10)?,
             decided_at: row.try_get(11)?,
         })
     })
@@ -544,12 +552,12 @@ fn mandate(row: &MySqlRow) -> Result<Mandate> {
         kind: row.try_get(3)?,
         status: row.try_get(4)?,
         version: row.try_get(5)?,
-        currency: row.try_get(6)?,
+        currency: text(row, 6)?,
         payment_max_minor: row.try_get(7)?,
         daily_max_minor: row.try_get(8)?,
         spent_minor: row.try_get(9)?,
         expires_at: row.try_get(10)?,
-        reference: row.try_get(11)?,
+        reference: opt_text(row, 11)?,
     })
 }
 
@@ -642,7 +650,7 @@ pub(crate) async fn events_at(pool: &MySqlPool, keys: &[(Uuid, u64)]) -> Result<
             sequence: row.try_get(1)?,
             kind: row.try_get(2)?,
             occurred_at: row.try_get(3)?,
-            data: row.try_get(4)?,
+            data: text(row, 4)?,
         })
     })
     .await
@@ -669,10 +677,10 @@ pub(crate) async fn settlements_after(
     rows(pool, &sql, |row| {
         let owner: Option<u8> = row.try_get(3)?;
         let account = match owner {
-            Some(kind) => Some((kind, uuid(row, 4)?, row.try_get(5)?)),
+            Some(kind) => Some((kind, uuid(row, 4)?, text(row, 5)?)),
             None => None,
         };
-        Ok((uuid(row, 0)?, row.try_get(1)?, uuid(row, 2)?, account))
+        Ok((uuid(row, 0)?, text(row, 1)?, uuid(row, 2)?, account))
     })
     .await
 }
@@ -681,7 +689,7 @@ pub(crate) async fn settlements_after(
 pub(crate) async fn settlements_of(pool: &MySqlPool, partners: &[Uuid]) -> Result<Vec<(Uuid, String, Uuid)>> {
     let select = "SELECT partner_id, currency, account_id FROM settlement_accounts ";
     by_ids(pool, select, "WHERE partner_id IN (", partners, |row| {
-        Ok((uuid(row, 0)?, row.try_get(1)?, uuid(row, 2)?))
+        Ok((uuid(row, 0)?, text(row, 1)?, uuid(row, 2)?))
     })
     .await
 }
@@ -710,7 +718,7 @@ pub(crate) async fn dead_letters_after(
     sql.text(" ORDER BY d.source, d.kafka_partition, d.kafka_offset LIMIT ").int(PAGE);
     rows(pool, &sql, |row| {
         let key = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        Ok((key, row.try_get(3)?, row.try_get(4)?, row.try_get::<i64, _>(5)? != 0))
+        Ok((key, row.try_get(3)?, text(row, 4)?, row.try_get::<i64, _>(5)? != 0))
     })
     .await
 }
