@@ -8,6 +8,7 @@
 //! faster, or a COMMIT was answered by a broken connection), what the partition has left unannounced is announced
 //! from MySQL.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
@@ -283,7 +284,11 @@ impl Applier {
     }
 
     /// The items that the locked positions have not passed yet, which must follow them without a gap.
-    fn unapplied(&mut self, items: &[Item], positions: &[StoredPosition]) -> Result<Vec<Item>, StoreError> {
+    fn unapplied<'a>(
+        &mut self,
+        items: &'a [Item],
+        positions: &[StoredPosition],
+    ) -> Result<Cow<'a, [Item]>, StoreError> {
         let mut next: HashMap<PartitionKey, i64> =
             positions.iter().map(|position| (position.key, position.next_offset)).collect();
         for position in positions {
@@ -291,7 +296,7 @@ impl Applier {
                 self.take_over(position);
             }
         }
-        let mut unapplied = Vec::with_capacity(items.len());
+        let mut is_unapplied = Vec::with_capacity(items.len());
         for item in items {
             let key = PartitionKey::of(item.position);
             let Some(next) = next.get_mut(&key) else {
@@ -302,10 +307,10 @@ impl Applier {
                 )));
             };
             match item.position.offset.cmp(next) {
-                std::cmp::Ordering::Less => {}
+                std::cmp::Ordering::Less => is_unapplied.push(false),
                 std::cmp::Ordering::Equal => {
                     *next += 1;
-                    unapplied.push(item.clone());
+                    is_unapplied.push(true);
                 }
                 std::cmp::Ordering::Greater => {
                     return Err(StoreError::Fatal(format!(
@@ -317,7 +322,11 @@ impl Applier {
                 }
             }
         }
-        Ok(unapplied)
+        if is_unapplied.iter().all(|unapplied| *unapplied) {
+            return Ok(Cow::Borrowed(items));
+        }
+        let unapplied = items.iter().zip(is_unapplied).filter(|(_, unapplied)| *unapplied);
+        Ok(Cow::Owned(unapplied.map(|(item, _)| item.clone()).collect()))
     }
 
     /// Hands the events of a committed batch to the announcer, which may make this wait.

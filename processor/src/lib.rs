@@ -36,7 +36,7 @@ const IDLE_INTERVAL: Duration = Duration::from_secs(3);
 /// How long the consumer may take to leave its group; correctness does not depend on it.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Runs until `shutdown`. Fails only when it cannot start.
+/// Runs until `shutdown`. Fails when it cannot start, or when its consumer ends by itself.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     let health = Health::new();
     let private = runtime::private::serve(&config.private, health.clone(), shutdown.clone())
@@ -93,6 +93,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
             break;
         }
     }
+    let asked = shutdown.is_cancelled();
     shutdown.cancel();
     receiver.close();
     applier.finish().await;
@@ -100,6 +101,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         tracing::warn!("the consumer did not leave its group in time");
     }
     private.await.context("the private listener panicked")?;
+    anyhow::ensure!(asked, "the consumer thread ended by itself; the log has its panic");
     Ok(())
 }
 

@@ -18,9 +18,11 @@ pub enum StoreError {
 }
 
 /// Deadlock, lock wait, duplicate key (another transaction made the row first), server going away or starting,
-/// too many connections, and TiDB's ways to say "again".
-const TRANSIENT: [u16; 16] =
-    [1213, 1205, 1062, 1040, 1053, 1077, 1079, 1158, 1159, 1160, 1161, 1927, 4031, 8022, 8028, 9007];
+/// too many connections, read-only while a replica is promoted, and TiDB's ways to say "again".
+const TRANSIENT: [u16; 18] = [
+    1213, 1205, 1062, 1040, 1053, 1077, 1079, 1158, 1159, 1160, 1161, 1290, 1836, 1927, 4031, 8022, 8028,
+    9007,
+];
 
 /// Out of range, incorrect value, too long, out of range in an expression.
 const DATA: [u16; 4] = [1264, 1366, 1406, 1690];

@@ -24,6 +24,8 @@ use crate::item::Item;
 const DEAD_LETTER_OPEN: u8 = 1;
 /// Characters of `dead_letters.detail`.
 const DETAIL_CHARS_MAX: usize = 500;
+/// Bytes of `dead_letters.record_key`; a longer key is cut, since setting a record aside must not fail.
+const KEY_BYTES_MAX: usize = 1_024;
 
 /// What a batch writes, and the number of rows that each statement must affect.
 pub struct Writes {
@@ -252,7 +254,8 @@ fn dead_letter(sql: &mut Sql, item: &Item, row: &DeadLetterRow, recorded_at: Tim
     at(sql, item.position);
     sql.text(",").int(DEAD_LETTER_OPEN).text(",").opt_uuid(item.id()).text(",").opt_uuid(item.root());
     sql.text(",").string(row.reason.as_str()).text(",").string(&detail);
-    sql.text(",").opt_bytes(item.key.as_deref()).text(",").bytes(&item.value);
+    let key = item.key.as_deref().map(|key| &key[..key.len().min(KEY_BYTES_MAX)]);
+    sql.text(",").opt_bytes(key).text(",").bytes(&item.value);
     sql.text(",").datetime(item.accepted_at.civil()).text(",").datetime(recorded_at.civil());
 }
 
