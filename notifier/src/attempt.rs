@@ -1,0 +1,244 @@
+//! One HTTP request of a delivery, bounded in time and bytes.
+//!
+//! Success is a 2xx whose body (up to [`ANSWER_BYTES_MAX`]) arrived within [`ATTEMPT_TIMEOUT`]. Redirects are not
+//! followed. Nothing of the request or its signature is logged.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use domain::time::Timestamp;
+use domain::webhook::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER};
+use http::header::{CONTENT_TYPE, HeaderValue, USER_AGENT};
+use http::{HeaderMap, Method};
+use reqwest::{Client, Request, Response};
+
+use crate::clock;
+use crate::endpoints::Endpoint;
+use crate::guard::Loopback;
+use crate::resolver::{GuardedResolver, Lookup, ResolveError};
+use crate::schedule;
+
+/// How long a receiver may take for the whole answer.
+pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long connecting may take, of [`ATTEMPT_TIMEOUT`].
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How much of an answer's body is read.
+pub const ANSWER_BYTES_MAX: usize = 16 * 1024;
+/// How much of a failure's body is kept.
+pub const EXCERPT_BYTES_MAX: usize = 1024;
+/// The largest body that is sent.
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Below the 5 s after which common servers close idle connections: a request sent into a closing one fails.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+const AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("WiredCity-Webhooks/", env!("CARGO_PKG_VERSION")));
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Why an attempt failed: the words of `attempts.error_class`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorClass {
+    /// The name has no address.
+    Dns,
+    /// No connection.
+    Connect,
+    /// No TLS session, or an untrusted certificate.
+    Tls,
+    /// No complete answer in time.
+    Timeout,
+    /// The URL or every address of its name is forbidden.
+    RefusedByGuard,
+    /// A 3xx, which is not followed.
+    Redirect,
+    /// Any other status than 2xx.
+    Status,
+    /// The answer's body broke off.
+    Body,
+    /// The connection broke before an answer.
+    Interrupted,
+    /// The body would be larger than [`BODY_BYTES_MAX`].
+    TooLarge,
+    /// The event is no longer stored.
+    EventMissing,
+}
+
+impl ErrorClass {
+    /// The word in the database and the metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Timeout => "timeout",
+            Self::RefusedByGuard => "refused_by_guard",
+            Self::Redirect => "redirect",
+            Self::Status => "status",
+            Self::Body => "body",
+            Self::Interrupted => "interrupted",
+            Self::TooLarge => "too_large",
+            Self::EventMissing => "event_missing",
+        }
+    }
+}
+
+/// What became of an attempt.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    /// When it began.
+    pub started_at: Timestamp,
+    /// How long it took.
+    pub duration: Duration,
+    /// The status, when there was an answer.
+    pub status: Option<u16>,
+    /// `None` for a success.
+    pub failure: Option<Failure>,
+}
+
+/// What is known of a failure.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// Its class.
+    pub class: ErrorClass,
+    /// The beginning of the answer's body.
+    pub excerpt: Option<Vec<u8>>,
+    /// What the receiver asked for.
+    pub retry_after: Option<Duration>,
+}
+
+impl Failure {
+    /// A failure without an answer.
+    pub const fn of(class: ErrorClass) -> Self {
+        Self { class, excerpt: None, retry_after: None }
+    }
+}
+
+/// The one HTTP client of the process.
+#[derive(Debug, Clone)]
+pub struct Sender {
+    client: Client,
+}
+
+impl Sender {
+    /// A client that keeps connections, follows nothing, uses no proxy and connects to allowed addresses only.
+    pub fn new(lookup: Arc<dyn Lookup>, loopback: Loopback, idle_max: usize) -> Result<Self, reqwest::Error> {
+        // Fails when a provider is installed already, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = Client::builder()
+            .dns_resolver(Arc::new(GuardedResolver::new(lookup, loopback)))
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .referer(false)
+            .retry(reqwest::retry::never())
+            .http1_only()
+            .tcp_nodelay(true)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+            .pool_max_idle_per_host(idle_max)
+            .build()?;
+        Ok(Self { client })
+    }
+
+    /// Signs and posts one event, and waits for the answer.
+    pub async fn attempt(&self, endpoint: &Endpoint, id: &str, body: Bytes) -> Attempt {
+        let started_at = clock::now();
+        let started = Instant::now();
+        let answer = match request(endpoint, id, body, started_at) {
+            Ok(request) => tokio::time::timeout(ATTEMPT_TIMEOUT, self.exchange(request))
+                .await
+                .unwrap_or((None, Some(Failure::of(ErrorClass::Timeout)))),
+            Err(class) => (None, Some(Failure::of(class))),
+        };
+        Attempt { started_at, duration: started.elapsed(), status: answer.0, failure: answer.1 }
+    }
+
+    async fn exchange(&self, request: Request) -> (Option<u16>, Option<Failure>) {
+        let response = match self.client.execute(request).await {
+            Ok(response) => response,
+            Err(error) => return (None, Some(Failure::of(classify(&error)))),
+        };
+        let status = response.status();
+        let retry_after = schedule::retry_after(response.headers(), SystemTime::now());
+        let keep = if status.is_success() { 0 } else { EXCERPT_BYTES_MAX };
+        let (excerpt, complete) = read_answer(response, keep).await;
+        let class = if status.is_redirection() {
+            ErrorClass::Redirect
+        } else if !status.is_success() {
+            ErrorClass::Status
+        } else if !complete {
+            ErrorClass::Body
+        } else {
+            return (Some(status.as_u16()), None);
+        };
+        let excerpt = (!excerpt.is_empty()).then_some(excerpt);
+        (Some(status.as_u16()), Some(Failure { class, excerpt, retry_after }))
+    }
+}
+
+fn request(endpoint: &Endpoint, id: &str, body: Bytes, at: Timestamp) -> Result<Request, ErrorClass> {
+    let url = endpoint.target.as_ref().map_err(|_| ErrorClass::RefusedByGuard)?;
+    if body.len() > BODY_BYTES_MAX {
+        return Err(ErrorClass::TooLarge);
+    }
+    // Lanes hold back endpoints whose secrets cannot be opened, so there are keys.
+    let keys = endpoint.keys.as_ref().ok_or(ErrorClass::Interrupted)?;
+    let signature = keys.sign(id, at.seconds(), &body);
+    let text = |value: &str| HeaderValue::from_str(value).map_err(|_| ErrorClass::Interrupted);
+    let mut headers = HeaderMap::with_capacity(8);
+    headers.insert(ID_HEADER, text(id)?);
+    headers.insert(TIMESTAMP_HEADER, HeaderValue::from(at.seconds()));
+    headers.insert(SIGNATURE_HEADER, text(&signature)?);
+    headers.insert(CONTENT_TYPE, JSON);
+    headers.insert(USER_AGENT, AGENT);
+    let mut request = Request::new(Method::POST, url.clone());
+    *request.headers_mut() = headers;
+    *request.body_mut() = Some(body.into());
+    Ok(request)
+}
+
+/// Reads up to the cap, keeping the first `keep` bytes. `false` when the body broke off. What is longer than the cap
+/// is left unread, which closes the connection.
+async fn read_answer(mut response: Response, keep: usize) -> (Vec<u8>, bool) {
+    let (mut kept, mut read) = (Vec::new(), 0);
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) => {
+                read += chunk.len();
+                let room = keep.saturating_sub(kept.len());
+                kept.extend_from_slice(&chunk[..room.min(chunk.len())]);
+                if read > ANSWER_BYTES_MAX {
+                    return (kept, true);
+                }
+            }
+            Ok(None) => return (kept, true),
+            Err(_) => return (kept, false),
+        }
+    }
+}
+
+fn classify(error: &reqwest::Error) -> ErrorClass {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(current) = cause {
+        if let Some(error) = current.downcast_ref::<ResolveError>() {
+            return match error {
+                ResolveError::Lookup(_) => ErrorClass::Dns,
+                ResolveError::Refused(_) => ErrorClass::RefusedByGuard,
+            };
+        }
+        if current.is::<rustls::Error>() {
+            return ErrorClass::Tls;
+        }
+        // An I/O error's own `source` passes over what it wraps.
+        cause = match current.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => current.source(),
+        };
+    }
+    if error.is_timeout() {
+        ErrorClass::Timeout
+    } else if error.is_connect() {
+        ErrorClass::Connect
+    } else {
+        ErrorClass::Interrupted
+    }
+}

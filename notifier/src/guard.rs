@@ -1,0 +1,145 @@
+//! Where webhooks may go: protection against server-side request forgery (OWASP API7:2023).
+//!
+//! Two checks, because neither sees everything: the URL is checked when it is read (scheme, credentials, port, and
+//! hosts that are IP literals in any notation, which no resolver is asked for), and the addresses of a name are
+//! checked when a connection is made (see [`crate::resolver`]), so that a name cannot be pointed elsewhere between.
+//!
+//! Addresses that carry another address inside (IPv4-mapped, NAT64, 6to4, Teredo) are refused as a whole: nobody
+//! needs them to reach a public server, and what they lead to depends on the network.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use url::{Host, Url};
+
+/// Well-known ports that webhooks may use; others below 1024 belong to services that are not the web.
+const PORTS: [u16; 2] = [443, 8443];
+const PORT_FREE_MIN: u16 = 1024;
+/// Ports from 1024 on at which something listens that would take an HTTP request for commands of its own.
+const PORTS_REFUSED: [u16; 9] = [2375, 2379, 3306, 5432, 6379, 9092, 9200, 11211, 27017];
+
+/// Whether the local set-up's exception holds: loopback is allowed, also with http and at any port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loopback {
+    /// As everywhere but in the local set-up.
+    Refused,
+    /// `WIRED_WEBHOOK_ALLOW_LOOPBACK_HTTP=true`.
+    Allowed,
+}
+
+/// Why a webhook is not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The URL cannot be read or has no host.
+    #[error("the URL is malformed")]
+    Malformed,
+    /// Another scheme than https (or http to loopback, where that is allowed).
+    #[error("the URL is not https")]
+    Scheme,
+    /// The URL carries a user or password.
+    #[error("the URL carries credentials")]
+    Credentials,
+    /// The port is not one for webhooks.
+    #[error("the port is not allowed")]
+    Port,
+    /// The address is not one of the public internet.
+    #[error("the address is not public")]
+    Address,
+}
+
+/// Checks and reads an endpoint's URL.
+pub fn check_url(text: &str, loopback: Loopback) -> Result<Url, Refusal> {
+    // The parser turns 0x7f.1, 2130706433 and 0177.0.0.1 into the address that they mean.
+    let url = Url::parse(text).map_err(|_| Refusal::Malformed)?;
+    let local = match url.host().ok_or(Refusal::Malformed)? {
+        Host::Ipv4(ip) => check_literal(ip.into(), loopback)?,
+        Host::Ipv6(ip) => check_literal(ip.into(), loopback)?,
+        Host::Domain(name) => is_localhost(name),
+    };
+    let exempt = local && loopback == Loopback::Allowed;
+    match url.scheme() {
+        "https" => {}
+        "http" if exempt => {}
+        _ => return Err(Refusal::Scheme),
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(Refusal::Credentials);
+    }
+    let port = url.port_or_known_default().ok_or(Refusal::Port)?;
+    if exempt || port_is_allowed(port) { Ok(url) } else { Err(Refusal::Port) }
+}
+
+/// Whether a name means this machine by its own word (RFC 6761): its addresses must then be loopback.
+pub fn is_localhost(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.eq_ignore_ascii_case("localhost") || name.to_ascii_lowercase().ends_with(".localhost")
+}
+
+/// Whether an address that a name resolved to may be connected to.
+pub fn address_is_allowed(name: &str, ip: IpAddr, loopback: Loopback) -> bool {
+    if is_localhost(name) {
+        return loopback == Loopback::Allowed && ip.is_loopback();
+    }
+    is_public(ip) || (loopback == Loopback::Allowed && ip.is_loopback())
+}
+
+/// `true` for an allowed loopback literal, `false` for a public one.
+fn check_literal(ip: IpAddr, loopback: Loopback) -> Result<bool, Refusal> {
+    match (is_public(ip), ip.is_loopback(), loopback) {
+        (true, _, _) => Ok(false),
+        (false, true, Loopback::Allowed) => Ok(true),
+        (false, _, _) => Err(Refusal::Address),
+    }
+}
+
+fn port_is_allowed(port: u16) -> bool {
+    PORTS.contains(&port) || (port >= PORT_FREE_MIN && !PORTS_REFUSED.contains(&port))
+}
+
+/// Whether an address belongs to the public internet.
+pub fn is_public(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => is_public_v4(ip),
+        IpAddr::V6(ip) => is_public_v6(ip),
+    }
+}
+
+/// The IANA IPv4 special-purpose registry (RFC 6890 and its updates): all that is not globally reachable.
+fn is_public_v4(ip: Ipv4Addr) -> bool {
+    !matches!(
+        ip.octets(),
+        [0 | 10 | 127, ..]                // this network, private, loopback
+            | [100, 64..=127, ..]         // carrier-grade NAT
+            | [169, 254, ..]              // link-local, with the clouds' metadata services
+            | [172, 16..=31, ..]          // private
+            | [192, 0, 0 | 2, _]          // protocol assignments, documentation
+            | [192, 31, 196, _]           // AS112
+            | [192, 52, 193, _]           // AMT
+            | [192, 88, 99, _]            // 6to4 relay anycast
+            | [192, 168, ..]              // private
+            | [192, 175, 48, _]           // AS112
+            | [198, 18 | 19, ..]          // benchmarking
+            | [198, 51, 100, _]           // documentation
+            | [203, 0, 113, _]            // documentation
+            | [224..=255, ..] // multicast, reserved, broadcast
+    )
+}
+
+/// Only 2000::/3 is global unicast, and parts of it are not: everything else is refused without being listed, which
+/// covers ::, ::1, IPv4-mapped and -compatible, NAT64 (64:ff9b::/96, 64:ff9b:1::/48), discard-only, SRv6 SIDs,
+/// unique local, link-local, site-local and multicast addresses.
+fn is_public_v6(ip: Ipv6Addr) -> bool {
+    let [first, second, ..] = ip.segments();
+    let global_unicast = first & 0xe000 == 0x2000;
+    let special = match (first, second) {
+        (0x2001, 0..=0x01ff) // protocol assignments, with Teredo, benchmarking, ORCHID
+        | (0x2001, 0x0db8)   // documentation
+        | (0x2002, _)        // 6to4
+        | (0x2620, 0x004f)   // AS112 (2620:4f:8000::/48)
+        | (0x3fff, 0..=0x0fff) => true, // documentation
+        _ => false,
+    };
+    global_unicast && !special
+}
+
+#[cfg(test)]
+mod tests;
