@@ -275,6 +275,11 @@ impl System {
         set_up::get(self.instance(service, index)?.private, "/metrics").await.map(|(_, body)| body)
     }
 
+    /// How many processes a service has.
+    pub const fn count(&self, service: Service) -> usize {
+        self.options.count(service)
+    }
+
     /// The pid of a running process.
     pub fn pid(&self, service: Service, index: usize) -> Option<u32> {
         self.instance(service, index).ok()?.process().as_ref().map(Process::pid)

@@ -1,5 +1,6 @@
 //! The MySQL and Kafka that a system runs on: those of the environment, or own ones that may be killed.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -7,11 +8,15 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use runtime::config::MysqlConfig;
 use tokio::process::Command;
+use url::Url;
 
 use super::{binaries, env_file};
 
 /// Starting both from nothing initialises MySQL's folder; replaying a redo log takes its time as well.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(240);
+
+/// Where MySQL listens unless its URL says otherwise.
+const MYSQL_PORT: u16 = 3_306;
 
 /// A MySQL and a Kafka.
 #[derive(Debug)]
@@ -66,6 +71,13 @@ impl Servers {
             kafka_brokers: variable("WIRED_KAFKA_BROKERS")?,
             own: Some(own),
         })
+    }
+
+    /// Where MySQL listens, for a proxy before it.
+    pub fn mysql_address(&self) -> anyhow::Result<SocketAddr> {
+        let url = Url::parse(&self.mysql.mysql_url).context("the URL of MySQL")?;
+        let found = url.socket_addrs(|| Some(MYSQL_PORT)).context("the host of MySQL is unknown")?;
+        found.into_iter().next().context("the host of MySQL has no address")
     }
 
     /// SIGKILL to `mysql` or `kafka` of own servers.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
@@ -13,8 +13,6 @@ use domain::topic;
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::TokioIo;
 use migrations::users::{self, Role};
-use rdkafka::admin::{AdminClient, AdminOptions};
-use rdkafka::client::DefaultClientContext;
 use runtime::config::{KafkaConfig, MysqlConfig};
 use url::Url;
 
@@ -25,10 +23,15 @@ use super::{Instance, Options, Partner, Servers, Service, System, binaries, port
 const SEED_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long a request to a private listener may take.
 const GET_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long deleting topics may take.
-const DELETE_TIMEOUT: Duration = Duration::from_secs(20);
-/// Names of MySQL users are short.
+/// Names of databases and topics are short.
 const NAME_MAX: usize = 20;
+
+/// When and which, in the form that test environments are swept by: what a killed run left is removed by the tests
+/// of an hour later.
+fn mark() -> String {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    format!("{:08x}_{:08x}", since_1970.as_secs() / 60, rand::random::<u32>())
+}
 
 impl System {
     pub(super) async fn prepare(servers: Arc<Servers>, options: Options) -> anyhow::Result<Self> {
@@ -37,14 +40,12 @@ impl System {
         {
             bail!("a system's name has at most {NAME_MAX} letters, digits and `_`");
         }
-        let mark = format!("{:08x}", rand::random::<u32>());
+        let mark = mark();
         let folder = tempfile::Builder::new().prefix(&format!("wired-{}-", options.name)).tempdir()?;
         write_keys(folder.path())?;
-        let mysql = with_database(&servers.mysql, &format!("lt_{}_{mark}", options.name))?;
-        let kafka = KafkaConfig {
-            kafka_brokers: servers.kafka_brokers.clone(),
-            topic_prefix: format!("lt-{}-{mark}.", options.name),
-        };
+        let mysql = with_database(&servers.mysql, &format!("t_{}_{mark}", options.name))?;
+        let prefix = format!("t-{}-{mark}.", options.name).replace('_', "-");
+        let kafka = KafkaConfig::new(&servers.kafka_brokers, prefix);
         migrations::schema::apply(&mysql).await?;
         let urls = Role::ALL.iter().map(|&role| Ok((role, with_user(&mysql, role, &mark)?)));
         let urls = urls.collect::<anyhow::Result<Vec<_>>>()?;
@@ -75,14 +76,9 @@ impl System {
 
 /// Removes database, users and topics; what cannot be removed is an error.
 pub(super) async fn remove(system: &System) -> anyhow::Result<()> {
-    let admin: AdminClient<DefaultClientContext> = system.kafka.client().create()?;
     let names: Vec<_> = topic::ALL.iter().map(|topic| system.kafka.topic(topic.name)).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let options =
-        AdminOptions::new().operation_timeout(Some(DELETE_TIMEOUT)).request_timeout(Some(DELETE_TIMEOUT));
-    for deleted in admin.delete_topics(&names, &options).await? {
-        deleted.map_err(|(topic, code)| anyhow::anyhow!("topic {topic} cannot be deleted: {code}"))?;
-    }
+    migrations::topics::delete_names(&system.kafka, &names).await?;
     for (_, url) in &system.urls {
         let url = Url::parse(url)?;
         sqlx::raw_sql(&format!("DROP USER '{}'@'%'", url.username())).execute(&system.pool).await?;
@@ -220,7 +216,7 @@ fn with_database(mysql: &MysqlConfig, database: &str) -> anyhow::Result<MysqlCon
 
 fn with_user(mysql: &MysqlConfig, role: Role, mark: &str) -> anyhow::Result<String> {
     let mut url = Url::parse(&mysql.mysql_url)?;
-    let name = format!("lt_{mark}_{}", role.name().replace('-', "_"));
+    let name = format!("t_{mark}_{}", role.name());
     let password = format!("{:032x}", rand::random::<u128>());
     if url.set_username(&name).is_err() || url.set_password(Some(&password)).is_err() {
         bail!("the URL of MySQL takes no user");

@@ -1,0 +1,22 @@
+//! Whole-system tests: the real programs on real Kafka and MySQL.
+//!
+//! Each starts a bank of its own; they take turns, so that none starves another on a small machine.
+
+mod harness;
+mod killed;
+mod smoke;
+
+use tokio::sync::{Mutex, MutexGuard};
+
+static TURN: Mutex<()> = Mutex::const_new(());
+
+/// Waits for this test's turn; held to its end.
+async fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().await
+}
+
+/// A number from the environment.
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable} is no whole number")))
+}
