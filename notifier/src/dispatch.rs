@@ -70,6 +70,12 @@ struct Candidate {
 impl Dispatcher {
     /// Fans out batches until the consumer ends or `shutdown`.
     pub async fn run(self, mut batches: mpsc::Receiver<Vec<Consumed>>, shutdown: CancellationToken) {
+        // With no event to deliver nothing else would tell that MySQL answers, and the process would never be ready.
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            () = self.refresh() => {}
+        }
         loop {
             let batch = tokio::select! {
                 biased;
