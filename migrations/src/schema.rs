@@ -45,10 +45,8 @@ pub enum SchemaError {
     #[error("MySQL: {0}")]
     Mysql(#[from] sqlx::Error),
     /// Another run holds the lock.
-    #[error(
-        "another migration run has been at work for {LOCK_TIMEOUT_SECONDS} s: wait for it to end, then run this again"
-    )]
-    Locked,
+    #[error("another migration run has been at work for {0} s: wait for it to end, then run this again")]
+    Locked(u32),
     /// An applied file has another content now.
     #[error(
         "{name} is applied with another content: restore the file and put the change into a new one{}",
@@ -142,14 +140,18 @@ struct Row {
 
 /// Creates the database when it is missing and applies what is pending. Returns the files applied now.
 pub async fn apply(config: &MysqlConfig) -> Result<Vec<&'static str>, SchemaError> {
-    apply_list(config, ALL).await
+    apply_list(config, ALL, LOCK_TIMEOUT_SECONDS).await
 }
 
-/// [`apply`] with another list, for tests.
-pub async fn apply_list(config: &MysqlConfig, list: &[Migration]) -> Result<Vec<&'static str>, SchemaError> {
+/// [`apply`] with another list and another patience, for tests.
+pub async fn apply_list(
+    config: &MysqlConfig,
+    list: &[Migration],
+    lock_timeout_seconds: u32,
+) -> Result<Vec<&'static str>, SchemaError> {
     let (mut connection, name) = database::connect(config).await?;
     create_database(&mut connection, &name).await?;
-    take_lock(&mut connection, &name).await?;
+    take_lock(&mut connection, &name, lock_timeout_seconds).await?;
     connection.execute(CREATE_SCHEMA_MIGRATIONS).await?;
     let rows = read_rows(&mut connection).await?;
     let mut applied = Vec::new();
@@ -205,15 +207,19 @@ async fn choose(connection: &mut MySqlConnection, name: &str) -> Result<(), sqlx
     connection.execute(format!("USE `{name}`").as_str()).await.map(drop)
 }
 
-async fn take_lock(connection: &mut MySqlConnection, database: &str) -> Result<(), SchemaError> {
+async fn take_lock(
+    connection: &mut MySqlConnection,
+    database: &str,
+    timeout_seconds: u32,
+) -> Result<(), SchemaError> {
     // Names of locks belong to the whole server and have at most 64 characters.
     let digest = hex(&Sha256::digest(database));
     let taken: Option<i64> = sqlx::query_scalar("SELECT GET_LOCK(?, ?)")
         .bind(format!("wired-migrate-{}", &digest[..32]))
-        .bind(LOCK_TIMEOUT_SECONDS)
+        .bind(timeout_seconds)
         .fetch_one(connection)
         .await?;
-    if taken == Some(1) { Ok(()) } else { Err(SchemaError::Locked) }
+    if taken == Some(1) { Ok(()) } else { Err(SchemaError::Locked(timeout_seconds)) }
 }
 
 async fn read_rows(connection: &mut MySqlConnection) -> Result<Vec<Row>, sqlx::Error> {

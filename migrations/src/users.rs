@@ -139,17 +139,17 @@ struct User {
 /// Creates or updates the users of `urls` and makes their grants exact, in the database of the administrator's URL.
 pub async fn apply(admin: &MysqlConfig, urls: &[(Role, String)]) -> Result<(), UsersError> {
     let (mut connection, database) = database::connect(admin).await?;
-    for (role, url) in urls {
-        let user = User::from_url(*role, url, &database)?;
-        let failed = |source| UsersError::Mysql { role: *role, source };
+    for user in distinct_users(admin, urls, &database)? {
+        let role = user.role;
+        let failed = |source| UsersError::Mysql { role, source };
         set_password(&mut connection, &user).await.map_err(failed)?;
-        let expected = expected(*role, &database);
+        let expected = expected(role, &database);
         grant_missing(&mut connection, &user, &expected).await.map_err(failed)?;
         revoke_excess(&mut connection, &user, &expected).await.map_err(failed)?;
         let rights = rights(&mut connection, &user).await.map_err(failed)?;
         if rights != expected {
             let differs = format!("{rights:?}");
-            return Err(UsersError::Differs { role: *role, differs });
+            return Err(UsersError::Differs { role, differs });
         }
     }
     let _ = connection.close().await;
@@ -167,6 +167,29 @@ pub async fn drop_users(admin: &MysqlConfig, urls: &[(Role, String)]) -> Result<
     }
     let _ = connection.close().await;
     Ok(())
+}
+
+/// The users of `urls`, none of whom may be another's or the administrator's: their grants are made exact, which
+/// would take everything else from whoever has the name.
+fn distinct_users(
+    admin: &MysqlConfig,
+    urls: &[(Role, String)],
+    database: &str,
+) -> Result<Vec<User>, UsersError> {
+    let admin = url::Url::parse(&admin.mysql_url).map_err(|_| DatabaseError::Name)?;
+    let mut users: Vec<User> = Vec::with_capacity(urls.len());
+    for (role, url) in urls {
+        let user = User::from_url(*role, url, database)?;
+        let refuse = |why| Err(UsersError::Url { role: *role, why });
+        if [admin.username(), "root"].contains(&user.name.as_str()) {
+            return refuse("names the administrator: a service has a user of its own");
+        }
+        if users.iter().any(|other| other.name == user.name) {
+            return refuse("names the user of another service: each has its own");
+        }
+        users.push(user);
+    }
+    Ok(users)
 }
 
 impl User {

@@ -142,6 +142,43 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn old_left_overs_go_and_young_ones_stay() {
+        let (server, brokers) =
+            (std::env::var("WIRED_MYSQL_URL").unwrap(), std::env::var("WIRED_KAFKA_BROKERS").unwrap());
+        let mut mysql = MysqlConfig { mysql_url: server.clone() }.connect().await.unwrap();
+        let random = hex(&random::<4>());
+        let (old, young) = (Stamp { minute: minute_now() - 61, random }, Stamp::new());
+        let kafka = KafkaConfig::new(brokers.clone(), "");
+        for stamp in [&old, &young] {
+            let create = format!("CREATE DATABASE t_sweep_{stamp}; CREATE USER 't_{stamp}_x'@'%'");
+            mysql.execute(create.as_str()).await.unwrap();
+            let kafka = KafkaConfig::new(&brokers, format!("t-sweep-{stamp}.").replace('_', "-"));
+            topics::apply(&kafka, &[domain::topic::BANK_COMMANDS], 1).await.unwrap();
+        }
+        sweep_mysql(&server).await.unwrap();
+        sweep_kafka(&brokers).await.unwrap();
+        let count = format!(
+            "SELECT (SELECT COUNT(*) FROM information_schema.SCHEMATA WHERE SCHEMA_NAME LIKE 't\\_sweep\\_%{0}')
+            + (SELECT COUNT(*) FROM mysql.user WHERE User LIKE 't\\_%{0}\\_x')",
+            old.random
+        );
+        let left: i64 = sqlx::query_scalar(&count).fetch_one(&mut mysql).await.unwrap();
+        assert_eq!(left, 0);
+        // Fails if the young ones were swept.
+        let drop = format!("DROP DATABASE t_sweep_{young}; DROP USER 't_{young}_x'@'%'");
+        mysql.execute(drop.as_str()).await.unwrap();
+        let topic = |stamp: &Stamp| format!("t-sweep-{stamp}.bank.commands.v1").replace('_', "-");
+        let names = crate::wait_until("the old topic to go", TIMEOUT, async || {
+            let client: BaseConsumer<LogContext> = kafka.client().create_with_context(LogContext).unwrap();
+            let metadata = client.fetch_metadata(None, TIMEOUT).unwrap();
+            let names: Vec<_> = metadata.topics().iter().map(|topic| topic.name().to_owned()).collect();
+            (!names.contains(&topic(&old))).then_some(names)
+        });
+        assert!(names.await.contains(&topic(&young)));
+        topics::delete_names(&kafka, &[&topic(&young)]).await.unwrap();
+    }
+
     #[test]
     fn the_longest_names_fit() {
         let stamp = Stamp::new();

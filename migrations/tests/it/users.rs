@@ -138,7 +138,22 @@ async fn a_new_password_takes_effect_and_strange_ones_work() {
 #[tokio::test]
 async fn an_administrator_without_rights_is_told_so() {
     let env = Env::new("users-weak").await;
-    let error = users::apply(&env.service_mysql("processor"), &urls(&env)).await.unwrap_err();
+    let error = users::apply(&env.service_mysql("processor"), &urls(&env)[..1]).await.unwrap_err();
     assert!(error.to_string().contains("CREATE USER"), "{error}");
+    env.close().await;
+}
+
+#[tokio::test]
+async fn the_administrator_and_shared_users_are_refused_and_keep_their_rights() {
+    let env = Env::new("users-shared").await;
+    let ingest = env.service_url("ingest");
+    for (urls, why) in [
+        (vec![(Role::Ingest, env.mysql.mysql_url.clone())], "the administrator"),
+        (vec![(Role::Ingest, ingest.clone()), (Role::Processor, ingest.clone())], "another service"),
+    ] {
+        let error = users::apply(&env.mysql, &urls).await.unwrap_err();
+        assert!(error.to_string().contains(why), "{error}");
+    }
+    assert!(grants(&env, "ingest").await.len() > 10);
     env.close().await;
 }
