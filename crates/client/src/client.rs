@@ -24,6 +24,10 @@ const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Beyond `Prefer: wait`, so that the bank's own time-outs answer first.
 const WAIT_SLACK: Duration = Duration::from_secs(5);
 
+/// Where the bank tells how it understood a signature; so often from one address.
+const ECHO: &str = "/v1/sandbox/echo";
+const READY_INTERVAL: Duration = Duration::from_millis(250);
+
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 
@@ -195,23 +199,40 @@ impl Client {
     /// Asks how the bank understood this client's signature; moves nothing.
     pub async fn echo(&self, body: &serde_json::Value) -> Result<serde_json::Value, Error> {
         let body = serde_json::to_vec(body).map_err(|error| Error::Request(error.to_string()))?;
-        let sent = self.request(Method::POST, "/v1/sandbox/echo", Some(body.into()), SendOptions::default());
+        let sent = self.request(Method::POST, ECHO, Some(body.into()), SendOptions::default());
         sent.await?.json()
     }
 
-    /// Waits until the bank answers this key's requests: a new key is known within 5 s, and a bank that has just
+    /// Waits until the bank accepts this key's signatures: a new key is known within 5 s, and a bank that has just
     /// been started may not listen yet. Gives the last error when that takes longer than `patience`.
     pub async fn ready(&self, patience: Duration) -> Result<(), Error> {
         let deadline = tokio::time::Instant::now() + patience;
         loop {
-            let Err(error) = self.echo(&serde_json::json!({})).await else { return Ok(()) };
+            let Err(error) = self.try_ready().await else { return Ok(()) };
             let may_pass = error.is("signature_invalid")
                 || matches!(error, Error::Unreachable { .. } | Error::NoAnswer { .. })
-                || error.problem().is_some_and(|problem| problem.status == 503);
+                || error.problem().is_some_and(|problem| matches!(problem.status, 429 | 503));
             if !may_pass || tokio::time::Instant::now() >= deadline {
                 return Err(error);
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(READY_INTERVAL).await;
+        }
+    }
+
+    /// `/v1/sandbox/echo` answers whatever the signature is worth, and says what another route would have said.
+    async fn try_ready(&self) -> Result<(), Error> {
+        #[derive(serde::Deserialize)]
+        struct Echo {
+            verified: bool,
+            problem: Option<Problem>,
+        }
+        let body = Bytes::from_static(b"{}");
+        let answer = self.request(Method::POST, ECHO, Some(body), SendOptions::default()).await?;
+        let echo: Echo = answer.json()?;
+        match echo.problem {
+            _ if echo.verified => Ok(()),
+            Some(problem) => Err(Error::Problem(Box::new(problem))),
+            None => Err(Error::Unexpected { status: answer.status, reason: "it says not why".to_owned() }),
         }
     }
 
