@@ -43,6 +43,8 @@ pub use servers::Servers;
 /// How long a service may take from its start until it is ready. A debug build on a busy machine is slow, and a
 /// processor that takes over waits for its predecessor's session.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long ingest may take until it knows a new key.
+const KEYS_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a service may take to end after SIGTERM.
 const TERM_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often to ask whether a service is ready.
@@ -179,7 +181,8 @@ pub struct System {
 }
 
 impl System {
-    /// Makes database, users, topics and keys, starts every process, waits until each is ready and seeds.
+    /// Makes database, users, topics and keys, starts every process, waits until each is ready, seeds, and
+    /// waits until every ingest knows the partners' keys.
     pub async fn start(servers: impl Into<Arc<Servers>>, options: Options) -> anyhow::Result<Self> {
         let mut system = Self::prepare(servers.into(), options).await?;
         for service in Service::ALL {
@@ -194,6 +197,15 @@ impl System {
             }
         }
         system.partners = set_up::seed(&system).await?;
+        // Keys are loaded all at once, and the last partner's is the youngest.
+        if let Some(partner) = system.partners.last() {
+            for url in system.urls() {
+                let bank = partner.client(&url, client::Options::default())?;
+                bank.ready(KEYS_TIMEOUT)
+                    .await
+                    .with_context(|| format!("{url} does not know the partner's key"))?;
+            }
+        }
         Ok(system)
     }
 

@@ -14,12 +14,9 @@ async fn a_healthy_bank_passes_the_audit_and_a_lost_payment_or_webhook_is_notice
     let _turn = crate::turn().await;
     let options = Options { partners: 2, ..Options::new("harness") };
     let system = System::start(Servers::from_env().unwrap(), options).await.unwrap();
-    let mut expected = Expected { sequences: audit::sequences(&system).await.unwrap(), ..Expected::default() };
+    let mut expected =
+        Expected { sequences: audit::sequences(&system).await.unwrap(), ..Expected::default() };
     let sink = sinks(&system).await.unwrap();
-    for partner in system.partners() {
-        let bank = partner.client(&system.url(0), client::Options::default()).unwrap();
-        bank.ready(Duration::from_secs(20)).await.unwrap();
-    }
     let mut load = Load::new("harness", driver_partners(&system), Pace::Workers(8), Duration::from_secs(60));
     load.requests_max = 400;
     let report = driver::run(&load, Arc::new(Progress::default()), CancellationToken::new()).await.unwrap();

@@ -16,7 +16,6 @@ async fn a_payment_is_posted_and_its_webhook_is_received() {
     let sink = Sink::start(partner.webhook_listen).await.unwrap();
     sink.endpoint("/webhooks", &partner.webhook_secret).unwrap();
     let bank = partner.client(&system.url(0), client::Options::default()).unwrap();
-    bank.ready(Duration::from_secs(20)).await.unwrap();
     let request = PaymentRequest::new(partner.mandates[0], Amount::new(1_250, Currency::EUR).unwrap());
     let answer = bank.pay(&request, "smoke", Some(Duration::from_secs(10))).await.unwrap();
     assert_eq!((answer.status, answer.payment.status), (200, PaymentStatus::Posted));
