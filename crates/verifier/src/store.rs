@@ -14,8 +14,8 @@ type Result<T> = std::result::Result<T, sqlx::Error>;
 pub(crate) const PAGE: u32 = 500;
 /// Payments or changes in a page; each has two entries and an event read along.
 pub(crate) const COMMAND_PAGE: u32 = 1_000;
-/// Entries or events in a page.
-pub(crate) const RANGE_ROWS_MAX: u64 = 10_000;
+/// Entries or events in a page: half a megabyte.
+pub(crate) const RANGE_ROWS_MAX: u64 = 2_000;
 /// Accounts or partners whose entries or events are read by one statement.
 pub(crate) const RANGES_MAX: usize = 200;
 
