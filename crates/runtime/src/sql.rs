@@ -137,6 +137,12 @@ impl Sql {
         self
     }
 
+    /// Another text, which obeys the same rules.
+    pub fn append(&mut self, other: &Self) -> &mut Self {
+        self.0.push_str(&other.0);
+        self
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
