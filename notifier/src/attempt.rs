@@ -64,6 +64,11 @@ pub enum ErrorClass {
 }
 
 impl ErrorClass {
+    /// Whether nothing was sent because of what the event is: another attempt would end the same.
+    pub const fn is_ours(self) -> bool {
+        matches!(self, Self::TooLarge | Self::EventMissing)
+    }
+
     /// The word in the database and the metrics.
     pub const fn as_str(self) -> &'static str {
         match self {

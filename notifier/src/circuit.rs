@@ -9,7 +9,7 @@ pub const FAILURES_MAX: u32 = 5;
 /// The first pause: as the first retry's wait.
 pub const PAUSE_MIN: Duration = Duration::from_secs(5);
 /// The longest pause: an endpoint that is back is noticed within it.
-pub const PAUSE_MAX: Duration = Duration::from_mins(5);
+pub const PAUSE_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// What the circuit says to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -26,7 +26,7 @@ use crate::store::claims::{self, Claim};
 use crate::{clock, metrics};
 
 /// How often all endpoints are looked at, at most.
-const DISCOVERY_INTERVAL: Duration = Duration::from_millis(1_000);
+const DISCOVERY_INTERVAL: Duration = Duration::from_secs(1);
 /// A look takes at most one part in so many of the time.
 const DISCOVERY_SHARE: u32 = 20;
 /// How soon an endpoint without room, and everything after an error, is looked at again.
@@ -198,12 +198,10 @@ impl Claimer {
                 self.deliverer.give_up(&job, ErrorClass::EventMissing);
                 continue;
             }
-            match Arc::clone(&self.memory).try_acquire_many_owned(kibibytes(job.body.len())) {
-                Ok(permit) => job.permit = Some(permit),
-                Err(_) => {
-                    self.deliverer.release(job);
-                    continue;
-                }
+            job.permit = Arc::clone(&self.memory).try_acquire_many_owned(kibibytes(job.body.len())).ok();
+            if job.permit.is_none() {
+                self.deliverer.release(job);
+                continue;
             }
             jobs.entry(claim.key.endpoint).or_default().push(job);
         }

@@ -4,7 +4,7 @@
 //! and librdkafka stops fetching. Offsets are committed here alone, as contiguous watermarks.
 //!
 //! Where a partition begins is decided here and never left to `auto.offset.reset`: a group without an offset begins
-//! at the first record; an offset that the topic no longer holds is a gap, which is filled from MySQL
+//! at the first record; when the topic no longer holds the next one, that is a gap, which is filled from MySQL
 //! ([`crate::catch_up`]) before the partition is consumed.
 //!
 //! On revocation: nothing new of the partition begins, what is under way is waited for, briefly, and the watermark is
@@ -23,6 +23,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::statistics::Statistics;
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka::{Offset, TopicPartitionList};
 use runtime::health::Component;
@@ -87,11 +88,18 @@ pub struct Settings {
     pub end: CancellationToken,
 }
 
+impl Settings {
+    /// Whether the dispatcher is gone although nobody asked it to stop: then nothing may be committed any more.
+    fn is_orphaned(&self) -> bool {
+        self.batches.is_closed() && !self.stop.is_cancelled()
+    }
+}
+
 /// Consumes until `end`. Blocks; runs on a thread of its own.
 pub fn run(settings: &Settings) {
     // Requests of an earlier session must not be taken for those of a later one.
     let mut asked = 0;
-    while !settings.end.is_cancelled() && !settings.batches.is_closed() {
+    while !settings.end.is_cancelled() && !settings.is_orphaned() {
         if let Err(error) = session(settings, &mut asked) {
             settings.health.down(format!("the event topic cannot be consumed: {error}"));
             tracing::error!(error = %error, "event consumer failed, beginning anew");
@@ -116,10 +124,10 @@ fn session(settings: &Settings, asked: &mut u64) -> KafkaResult<()> {
     let consumer: BaseConsumer<Context> = config.create_with_context(context)?;
     consumer.subscribe(&[&settings.topic])?;
     let result = consume(&consumer, settings);
-    if !settings.batches.is_closed() {
+    if !settings.is_orphaned() {
         commit(&consumer, settings, CommitMode::Sync);
     }
-    for partition in consumer.context().assigned(&consumer) {
+    for partition in Context::assigned(&consumer) {
         settings.progress.revoke(partition);
     }
     *asked = consumer.context().asked.load(Ordering::Relaxed);
@@ -129,7 +137,7 @@ fn session(settings: &Settings, asked: &mut u64) -> KafkaResult<()> {
 fn consume(consumer: &BaseConsumer<Context>, settings: &Settings) -> KafkaResult<()> {
     let mut committed_at = Instant::now();
     loop {
-        if settings.end.is_cancelled() || settings.batches.is_closed() {
+        if settings.end.is_cancelled() || settings.is_orphaned() {
             return Ok(());
         }
         if settings.stop.is_cancelled() {
@@ -382,10 +390,10 @@ impl Context {
         }
     }
 
-    fn assigned(&self, consumer: &BaseConsumer<Self>) -> Vec<i32> {
+    fn assigned(consumer: &BaseConsumer<Self>) -> Vec<i32> {
         let assignment = consumer.assignment();
         assignment
-            .map(|list| list.elements().iter().map(|element| element.partition()).collect())
+            .map(|list| list.elements().iter().map(TopicPartitionListElem::partition).collect())
             .unwrap_or_default()
     }
 
@@ -397,21 +405,25 @@ impl Context {
         for element in committed.elements() {
             let (topic, partition) = (element.topic(), element.partition());
             let (low, high) = consumer.client().fetch_watermarks(topic, partition, BROKER_TIMEOUT)?;
-            let offset = match element.offset() {
-                Offset::Offset(offset) if (low..=high).contains(&offset) => Offset::Offset(offset),
-                Offset::Offset(offset) => {
-                    tracing::error!(
-                        kafka.partition = partition,
-                        kafka.offset = offset,
-                        kafka.low = low,
-                        kafka.high = high,
-                        "the event topic does not hold the next event, filling the gap from MySQL"
-                    );
-                    gaps.insert(partition, Gap { partition, low });
-                    Offset::Offset(low)
-                }
-                _ => Offset::Beginning,
+            let held = match element.offset() {
+                Offset::Offset(offset) => (low..=high).contains(&offset),
+                // Without an offset nothing was ever finished, so everything must still be there.
+                _ => low == 0,
             };
+            let offset = match element.offset() {
+                Offset::Offset(offset) if held => Offset::Offset(offset),
+                _ => Offset::Offset(low),
+            };
+            if !held {
+                tracing::error!(
+                    kafka.partition = partition,
+                    kafka.offset = ?element.offset(),
+                    kafka.low = low,
+                    kafka.high = high,
+                    "the event topic does not hold the next event, filling the gap from MySQL"
+                );
+                gaps.insert(partition, Gap { partition, low });
+            }
             assignment.add_partition_offset(topic, partition, offset)?;
             self.progress.assign(partition);
         }
@@ -475,24 +487,19 @@ impl ConsumerContext for Context {
         error: RDKafkaRespErr,
         partitions: &mut TopicPartitionList,
     ) {
-        let result = match error {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => match self.begin(consumer, partitions) {
-                Ok(()) => {
-                    tracing::info!(partitions = partitions.count(), "partitions assigned");
-                    self.health.up();
-                    return;
-                }
-                Err(error) => {
-                    // Without an assignment the next rebalance, or a new session, tries again.
-                    self.health.down(format!("partitions cannot be taken over: {error}"));
-                    self.progress.lose();
-                    consumer.unassign()
-                }
-            },
-            _ => {
-                self.give_up(consumer, partitions);
-                consumer.unassign()
-            }
+        let result = if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            let Err(error) = self.begin(consumer, partitions) else {
+                tracing::info!(partitions = partitions.count(), "partitions assigned");
+                self.health.up();
+                return;
+            };
+            // Without an assignment nothing is consumed; a new session tries again.
+            self.health.down(format!("partitions cannot be taken over: {error}"));
+            self.progress.lose();
+            consumer.unassign()
+        } else {
+            self.give_up(consumer, partitions);
+            consumer.unassign()
         };
         if let Err(error) = result {
             tracing::warn!(error = %error, "partitions not given up");

@@ -166,14 +166,18 @@ impl Deliverer {
             }
             let Some(before) = Instant::now().checked_sub(PARK_AFTER) else { continue };
             let expired = self.lanes().expire(before);
-            expired.into_iter().for_each(|job| self.spill(job, Duration::ZERO));
+            for job in expired {
+                self.spill(job, Duration::ZERO);
+            }
         }
     }
 
     /// Stores what waits and waits for what is under way, up to `deadline`.
     pub async fn drain(&self, deadline: Duration) {
         let waiting = self.lanes().drain();
-        waiting.into_iter().for_each(|job| self.spill(job, Duration::ZERO));
+        for job in waiting {
+            self.spill(job, Duration::ZERO);
+        }
         self.tasks.close();
         if tokio::time::timeout(deadline, self.tasks.wait()).await.is_err() {
             tracing::info!(deliveries = self.tasks.len(), "attempts under way are left to their leases");
@@ -195,8 +199,12 @@ impl Deliverer {
 
     fn go_on(self: &Arc<Self>, next: Next<Job>) {
         let wait = next.wait;
-        next.spill.into_iter().for_each(|job| self.spill(job, wait));
-        next.start.into_iter().for_each(|job| self.start(job));
+        for job in next.spill {
+            self.spill(job, wait);
+        }
+        for job in next.start {
+            self.start(job);
+        }
     }
 
     /// Stores a delivery without an attempt, due after `wait`.
@@ -222,14 +230,13 @@ impl Deliverer {
         }
         let id = job.event.to_string();
         let mut attempt = std::pin::pin!(self.sender.attempt(&endpoint, &id, job.body.clone()));
-        let mut was_slow = false;
-        let ended = match tokio::time::timeout(PARK_AFTER, attempt.as_mut()).await {
-            Ok(ended) => ended,
-            Err(_) => {
-                was_slow = true;
-                self.park(&mut job);
-                attempt.await
-            }
+        let quick = tokio::time::timeout(PARK_AFTER, attempt.as_mut()).await;
+        let was_slow = quick.is_err();
+        let ended = if let Ok(ended) = quick {
+            ended
+        } else {
+            self.park(&mut job);
+            attempt.await
         };
         metrics::attempted(&ended);
         self.finish(job, ended, was_slow)
@@ -239,7 +246,9 @@ impl Deliverer {
     fn park(&self, job: &mut Job) {
         let next = self.lanes().slow(job.endpoint.id, Instant::now());
         let wait = next.wait;
-        next.spill.into_iter().for_each(|job| self.spill(job, wait));
+        for job in next.spill {
+            self.spill(job, wait);
+        }
         if job.is_first() {
             metrics::add("wired_notifier_leased_total", 1);
             let lease_end = clock::after(clock::now(), LEASE);
@@ -291,7 +300,7 @@ fn job_record(endpoint: &Endpoint, event: EventId, partner: Uuid, due: Timestamp
 /// Where a delivery stands after its `made`-th attempt.
 fn standing_after(made: u8, attempt: &Attempt) -> Standing {
     let Some(failure) = &attempt.failure else { return Standing::Delivered };
-    if matches!(failure.class, ErrorClass::TooLarge | ErrorClass::EventMissing) {
+    if failure.class.is_ours() {
         return Standing::Dead;
     }
     match schedule::wait_after(made, rand::random(), failure.retry_after) {
@@ -301,16 +310,18 @@ fn standing_after(made: u8, attempt: &Attempt) -> Standing {
 }
 
 fn result_of(attempt: Attempt) -> AttemptResult {
+    let gone = attempt.status == Some(410);
     let (class, excerpt) = match attempt.failure {
-        Some(Failure { class, excerpt, .. }) => (Some(class.as_str()), excerpt),
+        Some(Failure { class, excerpt, .. }) => (Some(class), excerpt),
         None => (None, None),
     };
     AttemptResult {
         started_at: attempt.started_at,
         duration_us: u32::try_from(attempt.duration.as_micros()).unwrap_or(u32::MAX),
         status_code: attempt.status,
-        error_class: class,
+        error_class: class.map(ErrorClass::as_str),
         excerpt,
-        gone: attempt.status == Some(410),
+        gone,
+        ours: class.is_some_and(ErrorClass::is_ours),
     }
 }

@@ -115,7 +115,9 @@ impl Dispatcher {
             }
         };
         self.start(&batch, candidates, &recorded).await;
-        batch.iter().for_each(|consumed| self.progress.release(consumed.ticket));
+        for consumed in &batch {
+            self.progress.release(consumed.ticket);
+        }
     }
 
     /// Events that are under way already join their first try.

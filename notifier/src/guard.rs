@@ -103,42 +103,55 @@ pub fn is_public(ip: IpAddr) -> bool {
     }
 }
 
-/// The IANA IPv4 special-purpose registry (RFC 6890 and its updates): all that is not globally reachable.
+/// An address and how many of its first bits count.
+type Prefix<T> = (T, u32);
+
+/// The IANA IPv4 special-purpose registry (RFC 6890 and its updates) and what is not unicast.
+const REFUSED_V4: [Prefix<Ipv4Addr>; 18] = [
+    (Ipv4Addr::UNSPECIFIED, 8),           // this network
+    (Ipv4Addr::new(10, 0, 0, 0), 8),      // private
+    (Ipv4Addr::new(100, 64, 0, 0), 10),   // carrier-grade NAT
+    (Ipv4Addr::new(127, 0, 0, 0), 8),     // loopback
+    (Ipv4Addr::new(169, 254, 0, 0), 16),  // link-local, with the clouds' metadata services
+    (Ipv4Addr::new(172, 16, 0, 0), 12),   // private
+    (Ipv4Addr::new(192, 0, 0, 0), 24),    // protocol assignments
+    (Ipv4Addr::new(192, 0, 2, 0), 24),    // documentation
+    (Ipv4Addr::new(192, 31, 196, 0), 24), // AS112
+    (Ipv4Addr::new(192, 52, 193, 0), 24), // AMT
+    (Ipv4Addr::new(192, 88, 99, 0), 24),  // 6to4 relays
+    (Ipv4Addr::new(192, 168, 0, 0), 16),  // private
+    (Ipv4Addr::new(192, 175, 48, 0), 24), // AS112
+    (Ipv4Addr::new(198, 18, 0, 0), 15),   // benchmarking
+    (Ipv4Addr::new(198, 51, 100, 0), 24), // documentation
+    (Ipv4Addr::new(203, 0, 113, 0), 24),  // documentation
+    (Ipv4Addr::new(224, 0, 0, 0), 4),     // multicast
+    (Ipv4Addr::new(240, 0, 0, 0), 4),     // reserved, broadcast
+];
+
+/// Global unicast. Everything outside is refused without being listed, which covers ::, ::1, IPv4-mapped and
+/// -compatible, NAT64 (64:ff9b::/96, 64:ff9b:1::/48), discard-only, SRv6 SIDs, unique local, link-local, site-local
+/// and multicast addresses.
+const GLOBAL_V6: Prefix<Ipv6Addr> = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
+
+/// What is refused of [`GLOBAL_V6`].
+const REFUSED_V6: [Prefix<Ipv6Addr>; 5] = [
+    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23), // protocol assignments, with Teredo, benchmarking, ORCHID
+    (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32), // documentation
+    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16), // 6to4
+    (Ipv6Addr::new(0x2620, 0x4f, 0x8000, 0, 0, 0, 0, 0), 48), // AS112
+    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20), // documentation
+];
+
 fn is_public_v4(ip: Ipv4Addr) -> bool {
-    !matches!(
-        ip.octets(),
-        [0 | 10 | 127, ..]                // this network, private, loopback
-            | [100, 64..=127, ..]         // carrier-grade NAT
-            | [169, 254, ..]              // link-local, with the clouds' metadata services
-            | [172, 16..=31, ..]          // private
-            | [192, 0, 0 | 2, _]          // protocol assignments, documentation
-            | [192, 31, 196, _]           // AS112
-            | [192, 52, 193, _]           // AMT
-            | [192, 88, 99, _]            // 6to4 relay anycast
-            | [192, 168, ..]              // private
-            | [192, 175, 48, _]           // AS112
-            | [198, 18 | 19, ..]          // benchmarking
-            | [198, 51, 100, _]           // documentation
-            | [203, 0, 113, _]            // documentation
-            | [224..=255, ..] // multicast, reserved, broadcast
-    )
+    let within =
+        |(network, length): &Prefix<Ipv4Addr>| (ip.to_bits() ^ network.to_bits()) >> (32 - length) == 0;
+    !REFUSED_V4.iter().any(within)
 }
 
-/// Only 2000::/3 is global unicast, and parts of it are not: everything else is refused without being listed, which
-/// covers ::, ::1, IPv4-mapped and -compatible, NAT64 (64:ff9b::/96, 64:ff9b:1::/48), discard-only, SRv6 SIDs,
-/// unique local, link-local, site-local and multicast addresses.
 fn is_public_v6(ip: Ipv6Addr) -> bool {
-    let [first, second, ..] = ip.segments();
-    let global_unicast = first & 0xe000 == 0x2000;
-    let special = match (first, second) {
-        (0x2001, 0..=0x01ff) // protocol assignments, with Teredo, benchmarking, ORCHID
-        | (0x2001, 0x0db8)   // documentation
-        | (0x2002, _)        // 6to4
-        | (0x2620, 0x004f)   // AS112 (2620:4f:8000::/48)
-        | (0x3fff, 0..=0x0fff) => true, // documentation
-        _ => false,
-    };
-    global_unicast && !special
+    let within =
+        |(network, length): &Prefix<Ipv6Addr>| (ip.to_bits() ^ network.to_bits()) >> (128 - length) == 0;
+    within(&GLOBAL_V6) && !REFUSED_V6.iter().any(within)
 }
 
 #[cfg(test)]

@@ -316,7 +316,12 @@ impl<J: Queued> Lanes<J> {
         match standing {
             Standing::Proven => total,
             Standing::Suspect => total.min(self.limits.share.saturating_sub(self.suspect)),
-            Standing::Unproven => total.min(self.limits.share.saturating_sub(self.unproven)),
+            Standing::Unproven => {
+                // What was unproven and turned out slow counts as suspect and still holds its slots, so both shares
+                // together bound how many more strangers are let in.
+                let both = (2 * self.limits.share).saturating_sub(self.unproven + self.suspect);
+                total.min(both).min(self.limits.share.saturating_sub(self.unproven))
+            }
         }
     }
 

@@ -34,7 +34,7 @@ const BATCH_MAX: usize = deliveries::ROWS_MAX;
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// An endpoint that has failed for so long is disabled.
-const FAILING_MAX: Duration = Duration::from_hours(5 * 24);
+const FAILING_MAX: Duration = Duration::from_secs(5 * 24 * 3_600);
 
 /// Where a delivery stands after a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +64,8 @@ pub struct AttemptResult {
     pub excerpt: Option<Vec<u8>>,
     /// The receiver said that the endpoint is gone for good.
     pub gone: bool,
+    /// It failed before it reached the endpoint, which must not be blamed.
+    pub ours: bool,
 }
 
 /// A result to be recorded.
@@ -229,7 +231,7 @@ impl Recorder {
         let snapshot = self.endpoints.snapshot();
         let mut changes = Vec::new();
         for record in batch {
-            let Some(attempt) = &record.attempt else { continue };
+            let Some(attempt) = record.attempt.as_ref().filter(|attempt| !attempt.ours) else { continue };
             let endpoint = record.key.endpoint;
             let Some(known) = snapshot.get(endpoint) else { continue };
             let failing = self.failing.entry(endpoint).or_insert(known.failing_since);

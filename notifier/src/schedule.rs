@@ -10,19 +10,19 @@ use http::{HeaderMap, header::RETRY_AFTER};
 pub const WAITS: [Duration; 10] = [
     Duration::ZERO,
     Duration::from_secs(5),
-    Duration::from_mins(5),
-    Duration::from_mins(30),
-    Duration::from_hours(2),
-    Duration::from_hours(5),
-    Duration::from_hours(10),
-    Duration::from_hours(14),
-    Duration::from_hours(20),
-    Duration::from_hours(24),
+    Duration::from_secs(5 * 60),
+    Duration::from_secs(30 * 60),
+    Duration::from_secs(2 * 3_600),
+    Duration::from_secs(5 * 3_600),
+    Duration::from_secs(10 * 3_600),
+    Duration::from_secs(14 * 3_600),
+    Duration::from_secs(20 * 3_600),
+    Duration::from_secs(24 * 3_600),
 ];
 /// How far a wait is moved at random, either way, so that what failed together is not retried together.
 pub const JITTER: f64 = 0.2;
 /// The longest `Retry-After` that is honoured: the longest wait of the schedule itself.
-pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3_600);
 
 /// The wait after `failed` attempts, or `None` when the delivery is dead.
 ///

@@ -78,13 +78,13 @@ pub async fn claim(
     let mut sql = Sql::with_capacity(200 + 80 * sorted.len());
     sql.text("UPDATE deliveries FORCE INDEX (PRIMARY) SET leased_by = ").uuid(owner);
     sql.text(", next_attempt_at = ").datetime(lease_end.civil());
-    sql.text(" WHERE (endpoint_id, event_id) IN (").list(&sorted, |sql, key| push_key(sql, key));
+    sql.text(" WHERE (endpoint_id, event_id) IN (").list(&sorted, push_key);
     sql.text(") AND status = 1 AND next_attempt_at <= ").datetime(now.civil());
     let leased = execute(&mut connection, sql.as_str(), 1).await?;
     if leased != claims.len() as u64 {
         let mut sql = Sql::with_capacity(200 + 80 * sorted.len());
         sql.text("SELECT endpoint_id, event_id FROM deliveries FORCE INDEX (PRIMARY) WHERE (endpoint_id, event_id) IN (");
-        sql.list(&sorted, |sql, key| push_key(sql, key)).text(") AND leased_by = ").uuid(owner);
+        sql.list(&sorted, push_key).text(") AND leased_by = ").uuid(owner);
         sql.text(" AND next_attempt_at = ").datetime(lease_end.civil());
         let mut ours = HashSet::new();
         for row in fetch(&mut connection, sql.as_str(), 1).await? {

@@ -70,7 +70,7 @@ pub async fn recorded(
     let mut statements = 1;
     for chunk in keys.chunks(ROWS_MAX) {
         sql.text("; SELECT endpoint_id, event_id FROM deliveries FORCE INDEX (PRIMARY) WHERE (endpoint_id, event_id) IN (");
-        sql.list(chunk, |sql, key| push_key(sql, key)).text(")");
+        sql.list(chunk, push_key).text(")");
         statements += 1;
     }
     let (mut found, mut endpoints) = (HashSet::new(), Vec::new());
@@ -117,7 +117,7 @@ pub async fn lock(
          TIMESTAMPDIFF(MICROSECOND, '1970-01-01', created_at), TIMESTAMPDIFF(MICROSECOND, '1970-01-01', finished_at) \
          FROM deliveries FORCE INDEX (PRIMARY) WHERE (endpoint_id, event_id) IN (",
     );
-    sql.list(keys, |sql, key| push_key(sql, key)).text(") ORDER BY endpoint_id, event_id FOR UPDATE");
+    sql.list(keys, push_key).text(") ORDER BY endpoint_id, event_id FOR UPDATE");
     let mut found = BTreeMap::new();
     for row in fetch(connection, sql.as_str(), 2).await? {
         let key = DeliveryKey { endpoint: uuid(&row, 0)?, event: uuid(&row, 1)? };

@@ -89,7 +89,9 @@ async fn apply_locked(
         let known = stored.remove(endpoint);
         let group = if known.is_some() { &mut old } else { &mut new };
         let mut state = known.unwrap_or_default();
-        changes.iter().for_each(|change| state.apply(*change));
+        for change in changes {
+            state.apply(*change);
+        }
         group.push((*endpoint, state));
     }
     let mut sql = Sql::new();

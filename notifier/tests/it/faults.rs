@@ -116,7 +116,10 @@ async fn while_mysql_is_away_nothing_is_lost_and_readiness_says_so() {
     up.store(false, Ordering::Relaxed);
     let events = world.events(partner, 200).await;
     wait_until("readiness to turn red", BOUND, async || {
-        notifier.private("/health/ready").await.is_some_and(|(status, body)| status == 503 && body.contains("mysql"))
+        notifier
+            .private("/health/ready")
+            .await
+            .is_some_and(|(status, body)| status == 503 && body.contains("mysql"))
     })
     .await;
     up.store(true, Ordering::Relaxed);

@@ -20,7 +20,9 @@ impl Lookup for Fake {
         let found: Vec<IpAddr> = match host.as_str() {
             "loopback.test" => vec!["127.0.0.1".parse().unwrap()],
             "mapped.test" => vec!["::ffff:127.0.0.1".parse().unwrap()],
-            "several.test" => vec!["10.0.0.1".parse().unwrap(), "::1".parse().unwrap(), "127.0.0.1".parse().unwrap()],
+            "several.test" => {
+                vec!["10.0.0.1".parse().unwrap(), "::1".parse().unwrap(), "127.0.0.1".parse().unwrap()]
+            }
             "nat64.test" => vec!["64:ff9b::7f00:1".parse().unwrap()],
             _ => Vec::new(),
         };
@@ -46,8 +48,18 @@ async fn canary() -> (u16, Arc<AtomicUsize>) {
 }
 
 const HOSTS: [&str; 12] = [
-    "loopback.test", "mapped.test", "several.test", "nat64.test", "127.0.0.1", "2130706433", "0x7f000001",
-    "0177.0.0.1", "127.1", "[::1]", "[::ffff:127.0.0.1]", "localhost",
+    "loopback.test",
+    "mapped.test",
+    "several.test",
+    "nat64.test",
+    "127.0.0.1",
+    "2130706433",
+    "0x7f000001",
+    "0177.0.0.1",
+    "127.1",
+    "[::1]",
+    "[::ffff:127.0.0.1]",
+    "localhost",
 ];
 
 #[tokio::test(flavor = "multi_thread")]

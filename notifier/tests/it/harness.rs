@@ -2,6 +2,7 @@
 //! processor does it, sinks that record what they receive, and notifiers that can be stopped or killed.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,17 +29,17 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// Longer than anything here takes on a busy machine.
-pub const BOUND: Duration = Duration::from_secs(60);
+pub(crate) const BOUND: Duration = Duration::from_secs(60);
 
 /// The bank as the notifier sees it.
-pub struct World {
-    pub env: Env,
-    pub kek: Kek,
+pub(crate) struct World {
+    pub(crate) env: Env,
+    pub(crate) kek: Kek,
     sequences: Mutex<HashMap<Uuid, u64>>,
 }
 
 impl World {
-    pub async fn new(name: &str) -> Self {
+    pub(crate) async fn new(name: &str) -> Self {
         // With WIRED_LOG set, what the notifier logs is part of a failing test's output.
         if std::env::var_os("WIRED_LOG").is_some() {
             static LOG: std::sync::Once = std::sync::Once::new();
@@ -47,23 +48,23 @@ impl World {
         Self { env: Env::new(name).await, kek: fixtures::kek(), sequences: Mutex::default() }
     }
 
-    pub async fn partner(&self) -> PartnerId {
+    pub(crate) async fn partner(&self) -> PartnerId {
         fixtures::insert_partner(self.env.pool(), PartnerRow::default()).await
     }
 
     /// An endpoint at `url`; returns its id and secret.
-    pub async fn endpoint(&self, partner: PartnerId, url: &str) -> (EndpointId, String) {
+    pub(crate) async fn endpoint(&self, partner: PartnerId, url: &str) -> (EndpointId, String) {
         fixtures::insert_endpoint(self.env.pool(), &self.kek.keys, partner, url, None).await
     }
 
     /// Writes the partner's next events to the event log, and returns them unannounced.
-    pub async fn decide(&self, partner: PartnerId, count: u64) -> Vec<EventRecord> {
+    pub(crate) async fn decide(&self, partner: PartnerId, count: u64) -> Vec<EventRecord> {
         let payments: Vec<_> = (0..count).map(|_| PaymentId::from_uuid(Uuid::now_v7())).collect();
         self.decide_of(partner, &payments).await
     }
 
     /// As [`Self::decide`], one event of each of the payments.
-    pub async fn decide_of(&self, partner: PartnerId, payments: &[PaymentId]) -> Vec<EventRecord> {
+    pub(crate) async fn decide_of(&self, partner: PartnerId, payments: &[PaymentId]) -> Vec<EventRecord> {
         let first = {
             let mut sequences = self.sequences.lock().unwrap();
             let last = sequences.entry(partner.uuid()).or_default();
@@ -85,7 +86,8 @@ impl World {
                 let partner = hex(event.partner.uuid().as_bytes());
                 let data = hex(event.data.get().as_bytes());
                 let micros = event.timestamp.micros();
-                sql += &format!(
+                let _ = write!(
+                    sql,
                     "{comma}(0x{partner},{},{},{},TIMESTAMPADD(MICROSECOND,{micros},'1970-01-01'),0x{data})",
                     event.sequence,
                     event.epoch,
@@ -98,7 +100,7 @@ impl World {
     }
 
     /// Announces events on the topic, each partner in its own partition.
-    pub async fn announce(&self, events: &[EventRecord]) {
+    pub(crate) async fn announce(&self, events: &[EventRecord]) {
         let records: Vec<_> = events
             .iter()
             .map(|event| (event.partner.uuid().as_bytes().to_vec(), serde_json::to_vec(event).unwrap()))
@@ -107,13 +109,13 @@ impl World {
     }
 
     /// Decides and announces.
-    pub async fn events(&self, partner: PartnerId, count: u64) -> Vec<EventRecord> {
+    pub(crate) async fn events(&self, partner: PartnerId, count: u64) -> Vec<EventRecord> {
         let events = self.decide(partner, count).await;
         self.announce(&events).await;
         events
     }
 
-    pub fn config(&self) -> Config {
+    pub(crate) fn config(&self) -> Config {
         Config {
             mysql: self.env.service_mysql("notifier"),
             kafka: self.env.kafka.clone(),
@@ -128,12 +130,12 @@ impl World {
         }
     }
 
-    pub fn notifier(&self) -> Notifier {
+    pub(crate) fn notifier(&self) -> Notifier {
         Notifier::start(self.config(), Arc::new(SystemLookup::default()))
     }
 
     /// How many deliveries of the endpoint have the status (1 pending, 2 delivered, 3 dead).
-    pub async fn deliveries(&self, endpoint: EndpointId, status: u8) -> u64 {
+    pub(crate) async fn deliveries(&self, endpoint: EndpointId, status: u8) -> u64 {
         let count: i64 =
             sqlx::query_scalar("SELECT COUNT(*) FROM deliveries WHERE endpoint_id = ? AND status = ?")
                 .bind(endpoint.uuid().as_bytes().as_slice())
@@ -144,13 +146,13 @@ impl World {
         count.unsigned_abs()
     }
 
-    pub async fn delivered(&self, endpoint: EndpointId, count: u64) {
+    pub(crate) async fn delivered(&self, endpoint: EndpointId, count: u64) {
         wait_until("deliveries to be recorded", BOUND, async || self.deliveries(endpoint, 2).await == count)
             .await;
     }
 
     /// The error classes of the endpoint's attempts, in order; a success is "ok".
-    pub async fn attempts(&self, endpoint: EndpointId) -> Vec<String> {
+    pub(crate) async fn attempts(&self, endpoint: EndpointId) -> Vec<String> {
         let words: Vec<Vec<u8>> = sqlx::query_scalar(
             "SELECT COALESCE(error_class, 'ok') FROM attempts WHERE endpoint_id = ? ORDER BY event_id, attempt",
         )
@@ -162,7 +164,7 @@ impl World {
     }
 
     /// Makes everything that waits for a retry due now.
-    pub async fn hurry(&self, endpoint: EndpointId) {
+    pub(crate) async fn hurry(&self, endpoint: EndpointId) {
         sqlx::query(
             "UPDATE deliveries SET next_attempt_at = UTC_TIMESTAMP(6), leased_by = NULL WHERE endpoint_id = ? AND status = 1",
         )
@@ -189,17 +191,20 @@ fn event(partner: PartnerId, sequence: u64, payment: PaymentId) -> EventRecord {
     }
 }
 
-pub fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     let micros = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros();
     Timestamp::from_micros(i64::try_from(micros).unwrap())
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// A notifier on a runtime of its own, so that it can be killed with everything it has under way.
-pub struct Notifier {
+pub(crate) struct Notifier {
     runtime: Option<tokio::runtime::Runtime>,
     task: Option<tokio::task::JoinHandle<Result<(), notifier::RunError>>>,
     shutdown: CancellationToken,
@@ -207,7 +212,7 @@ pub struct Notifier {
 }
 
 impl Notifier {
-    pub fn start(config: Config, lookup: Arc<dyn Lookup>) -> Self {
+    pub(crate) fn start(config: Config, lookup: Arc<dyn Lookup>) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let shutdown = CancellationToken::new();
@@ -217,7 +222,7 @@ impl Notifier {
     }
 
     /// Ends it in order.
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.shutdown.cancel();
         let task = self.task.take().unwrap();
         tokio::time::timeout(BOUND, task).await.expect("it ends in time").unwrap().expect("it runs");
@@ -225,7 +230,7 @@ impl Notifier {
     }
 
     /// Ends it as SIGKILL does: nothing is flushed, nothing is committed.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.kill_runtime();
     }
 
@@ -236,7 +241,7 @@ impl Notifier {
     }
 
     /// GET on the private listener: status and body.
-    pub async fn private(&self, path: &str) -> Option<(u16, String)> {
+    pub(crate) async fn private(&self, path: &str) -> Option<(u16, String)> {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let mut stream = tokio::net::TcpStream::connect(self.private).await.ok()?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
@@ -256,20 +261,20 @@ impl Drop for Notifier {
 
 /// A received webhook.
 #[derive(Debug, Clone)]
-pub struct Received {
-    pub id: String,
-    pub headers: HeaderMap,
-    pub body: Bytes,
-    pub at: Instant,
-    pub at_wall: Timestamp,
+pub(crate) struct Received {
+    pub(crate) id: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    pub(crate) at: Instant,
+    pub(crate) at_wall: Timestamp,
 }
 
 impl Received {
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).expect("a body is JSON")
     }
 
-    pub fn verifies_with(&self, secret: &str) -> bool {
+    pub(crate) fn verifies_with(&self, secret: &str) -> bool {
         VerifyingKeys::new(Secret::parse(secret).unwrap())
             .verify_headers(&self.headers, &self.body, now().seconds())
             .is_ok()
@@ -279,7 +284,7 @@ impl Received {
 type Answer = Arc<dyn Fn(&Received, u64) -> Reply + Send + Sync>;
 
 /// What a sink does with a webhook.
-pub enum Reply {
+pub(crate) enum Reply {
     Now(Response),
     Never,
     After(Duration, StatusCode),
@@ -287,8 +292,8 @@ pub enum Reply {
 
 /// A receiver in this process.
 #[derive(Clone)]
-pub struct Sink {
-    pub url: String,
+pub(crate) struct Sink {
+    pub(crate) url: String,
     received: Arc<Mutex<Vec<Received>>>,
     count: Arc<AtomicU64>,
     answer: Answer,
@@ -296,12 +301,12 @@ pub struct Sink {
 
 impl Sink {
     /// Answers 204 to everything.
-    pub async fn ok() -> Self {
+    pub(crate) async fn ok() -> Self {
         Self::new(|_, _| Reply::Now(StatusCode::NO_CONTENT.into_response())).await
     }
 
     /// `answer` gets what was received and how many came before it.
-    pub async fn new(answer: impl Fn(&Received, u64) -> Reply + Send + Sync + 'static) -> Self {
+    pub(crate) async fn new(answer: impl Fn(&Received, u64) -> Reply + Send + Sync + 'static) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());
         let sink = Self { url, received: Arc::default(), count: Arc::default(), answer: Arc::new(answer) };
@@ -310,20 +315,20 @@ impl Sink {
         sink
     }
 
-    pub fn received(&self) -> Vec<Received> {
+    pub(crate) fn received(&self) -> Vec<Received> {
         self.received.lock().unwrap().clone()
     }
 
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
     /// Distinct event ids received.
-    pub fn ids(&self) -> HashSet<String> {
+    pub(crate) fn ids(&self) -> HashSet<String> {
         self.received.lock().unwrap().iter().map(|received| received.id.clone()).collect()
     }
 
-    pub async fn wait_for(&self, events: &[EventRecord]) {
+    pub(crate) async fn wait_for(&self, events: &[EventRecord]) {
         let wanted: HashSet<String> = events.iter().map(|event| event.id.to_string()).collect();
         wait_until("all webhooks to arrive", BOUND, async || wanted.is_subset(&self.ids())).await;
     }

@@ -53,7 +53,11 @@ async fn a_failure_is_retried_after_five_seconds_under_the_same_id() {
     world.delivered(endpoint, 1).await;
     let received = sink.received();
     assert_eq!(received.len(), 2);
-    assert!(received.iter().all(|webhook| webhook.id == events[0].id.to_string() && webhook.verifies_with(&secret)));
+    assert!(
+        received
+            .iter()
+            .all(|webhook| webhook.id == events[0].id.to_string() && webhook.verifies_with(&secret))
+    );
     assert_eq!(received[0].body, received[1].body);
     assert_ne!(received[0].headers["webhook-timestamp"], received[1].headers["webhook-timestamp"]);
     let waited = received[1].at - received[0].at;
@@ -110,7 +114,9 @@ async fn an_endpoint_failing_for_five_days_is_disabled() {
 async fn retry_after_is_honoured_and_absurd_ones_are_not() {
     let world = World::new("retry-after").await;
     let notifier = world.notifier();
-    for (text, at_least, at_most) in [("3600", 3_590, 3_600), ("-5", 2, 6), ("99999999999999", 86_390, 86_400)] {
+    for (text, at_least, at_most) in
+        [("3600", 3_590, 3_600), ("-5", 2, 6), ("99999999999999", 86_390, 86_400)]
+    {
         let partner = world.partner().await;
         let sink = Sink::new(move |_, _| {
             Reply::Now((StatusCode::SERVICE_UNAVAILABLE, [("retry-after", text)]).into_response())
@@ -131,8 +137,10 @@ async fn redirects_are_failures_and_answers_are_read_to_a_bound() {
     let partner = world.partner().await;
     let elsewhere = Sink::ok().await;
     let target = elsewhere.url.clone();
-    let redirect =
-        Sink::new(move |_, _| Reply::Now((StatusCode::FOUND, [("location", target.clone())]).into_response())).await;
+    let redirect = Sink::new(move |_, _| {
+        Reply::Now((StatusCode::FOUND, [("location", target.clone())]).into_response())
+    })
+    .await;
     let long_failure =
         Sink::new(|_, _| Reply::Now((StatusCode::BAD_REQUEST, "x".repeat(1_000_000)).into_response())).await;
     let long_success = Sink::new(|_, _| Reply::Now("y".repeat(1_000_000).into_response())).await;
@@ -166,11 +174,13 @@ async fn after_the_tenth_failure_a_delivery_is_dead() {
     let notifier = world.notifier();
     world.events(partner, 1).await;
     due_in_seconds(&world, endpoint).await;
-    sqlx::query("UPDATE deliveries SET attempts = 9, next_attempt_at = UTC_TIMESTAMP(6) WHERE endpoint_id = ?")
-        .bind(endpoint.uuid().as_bytes().as_slice())
-        .execute(world.env.pool())
-        .await
-        .unwrap();
+    sqlx::query(
+        "UPDATE deliveries SET attempts = 9, next_attempt_at = UTC_TIMESTAMP(6) WHERE endpoint_id = ?",
+    )
+    .bind(endpoint.uuid().as_bytes().as_slice())
+    .execute(world.env.pool())
+    .await
+    .unwrap();
     wait_until("the delivery to be given up", BOUND, async || world.deliveries(endpoint, 3).await == 1).await;
     assert_eq!(sink.count(), 2);
     notifier.stop().await;
@@ -192,7 +202,10 @@ async fn an_endpoint_holds_no_more_than_its_budget_and_the_rest_waits_in_mysql()
     let notifier = world.notifier();
     world.events(partner, 300).await;
     // Long before the first attempt times out, everything stands in MySQL, so the watermark moves on.
-    wait_until("all to be recorded", Duration::from_secs(10), async || world.deliveries(endpoint, 1).await == 300).await;
+    wait_until("all to be recorded", Duration::from_secs(10), async || {
+        world.deliveries(endpoint, 1).await == 300
+    })
+    .await;
     assert!(most.load(Ordering::Relaxed) <= 8, "{most:?} requests at once to a stranger");
     notifier.stop().await;
     world.env.close().await;
