@@ -8,7 +8,8 @@ use proptest::test_runner::TestRunner;
 use runtime::mysql::Text;
 use runtime::sql::Sql;
 use sqlx::{Connection, Executor, Row};
-use testkit::Env;
+use testkit::{Env, wait_until};
+use tokio_util::sync::CancellationToken;
 
 const TABLE: &str = "CREATE TABLE literals (
     id INT NOT NULL PRIMARY KEY, number BIGINT NULL, large BIGINT UNSIGNED NULL, bytes VARBINARY(255) NULL,
@@ -108,6 +109,28 @@ async fn a_killed_connection_is_replaced_after_a_pause() {
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     let other: u64 = sqlx::query_scalar("SELECT CONNECTION_ID()").fetch_one(&pool).await.unwrap();
     assert_ne!(other, id);
+    pool.close().await;
+    env.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_shows_its_connections() {
+    let env = Env::new("observe").await;
+    let (pool, shutdown) = (env.mysql.pool("observed", 3).unwrap(), CancellationToken::new());
+    let (first, second) = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
+    drop(second);
+    wait_until("the second to be idle", Duration::from_secs(10), async || pool.num_idle() == 1).await;
+    runtime::recorder::install();
+    runtime::mysql::observe(&pool, "observed", shutdown.clone());
+    let line =
+        |state, count| format!("wired_mysql_pool_connections{{duty=\"observed\",state=\"{state}\"}} {count}");
+    wait_until("one in use and one idle", Duration::from_secs(10), async || {
+        let text = runtime::recorder::render();
+        text.contains(&line("in_use", 1)) && text.contains(&line("idle", 1))
+    })
+    .await;
+    shutdown.cancel();
+    drop(first);
     pool.close().await;
     env.close().await;
 }
