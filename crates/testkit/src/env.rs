@@ -9,6 +9,7 @@ use domain::command::{BankEnvelope, PartnerEnvelope};
 use domain::topic::{self, Topic};
 use migrations::users::Role;
 use migrations::{schema, topics, users};
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use runtime::config::{KafkaConfig, MysqlConfig};
 use runtime::kafka::LogContext;
@@ -92,12 +93,25 @@ impl Env {
         let kafka = async {
             topics::apply(&self.kafka, &topic::ALL, 1).await?;
             let producer = self.producer.clone();
-            let names = topic::ALL.map(|topic| self.kafka.topic(topic.name));
-            // A producer that has not heard of a topic holds its first record back for up to a second.
+            let topics = topic::ALL.map(|topic| (self.kafka.topic(topic.name), topic.partitions));
+            // A producer that has not heard of a topic holds its first record back for up to a second, and a broker
+            // may answer for a moment that a new topic has no partitions yet.
             tokio::task::spawn_blocking(move || {
-                names
-                    .iter()
-                    .try_for_each(|name| producer.client().fetch_metadata(Some(name), BOUND).map(drop))
+                for (name, partitions) in topics {
+                    let known = || {
+                        let metadata = producer.client().fetch_metadata(Some(&name), BOUND)?;
+                        let led = metadata.topics().iter().flat_map(MetadataTopic::partitions);
+                        anyhow::Ok(
+                            led.filter(|partition| partition.leader() >= 0).count() == partitions as usize,
+                        )
+                    };
+                    let deadline = std::time::Instant::now() + BOUND;
+                    while !known()? {
+                        anyhow::ensure!(std::time::Instant::now() < deadline, "topic {name} gets no leaders");
+                        std::thread::sleep(std::time::Duration::from_millis(5));
+                    }
+                }
+                anyhow::Ok(())
             })
             .await??;
             anyhow::Ok(())
