@@ -59,7 +59,7 @@ pub struct Outcome {
 /// One run; an error is a difference, or a bound that was passed.
 pub async fn run(plan: Plan) -> anyhow::Result<Outcome> {
     let started = Instant::now();
-    let servers = Arc::new(Servers::own(None).await?);
+    let servers = Arc::new(Servers::own().await?);
     let proxy = Proxy::start(ports::free()?, servers.mysql_address()?).await?;
     let mut options = Options::new("killed");
     (options.ingests, options.processors, options.notifiers) = (PROCESSES, PROCESSES, PROCESSES);

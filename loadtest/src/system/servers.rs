@@ -2,12 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use runtime::config::MysqlConfig;
-use tokio::process::Command;
 use url::Url;
 
 use super::{binaries, env_file};
@@ -33,6 +32,8 @@ pub struct Servers {
 struct Own {
     wired_local: PathBuf,
     folder: tempfile::TempDir,
+    /// A Kafka of others that is used instead of an own one.
+    kafka_brokers: Option<String>,
 }
 
 impl Servers {
@@ -52,15 +53,22 @@ impl Servers {
         })
     }
 
-    /// Own servers with the software of the checkout; ended and removed when dropped. `parent` is where their folder
-    /// is made.
-    pub async fn own(parent: Option<&Path>) -> anyhow::Result<Self> {
+    /// Own servers with the software of the checkout; ended and removed when dropped.
+    pub async fn own() -> anyhow::Result<Self> {
+        Self::start_own(None, None).await
+    }
+
+    /// An own MySQL in `folder`, and the Kafka of the environment.
+    pub async fn own_mysql(folder: &Path) -> anyhow::Result<Self> {
+        let shared = Self::from_env()?.kafka_brokers;
+        Self::start_own(Some(folder), Some(shared)).await
+    }
+
+    async fn start_own(parent: Option<&Path>, kafka_brokers: Option<String>) -> anyhow::Result<Self> {
         let wired_local = binaries::checkout()?.join("deploy/local/wired-local");
-        let folder = match parent {
-            Some(parent) => tempfile::tempdir_in(parent),
-            None => tempfile::tempdir(),
-        };
-        let own = Own { wired_local, folder: folder.context("no temporary folder can be made")? };
+        let folder = parent.map_or_else(tempfile::tempdir, tempfile::tempdir_in);
+        let folder = folder.context("no temporary folder can be made")?;
+        let own = Own { wired_local, folder, kafka_brokers };
         own.run(&["start-servers"]).await?;
         let text = std::fs::read_to_string(own.folder.path().join("servers.env"))?;
         let variables = env_file::parse(&text);
@@ -102,17 +110,11 @@ impl Servers {
 
 impl Own {
     async fn run(&self, arguments: &[&str]) -> anyhow::Result<()> {
-        let mut command = Command::new(&self.wired_local);
-        command
-            .args(arguments)
-            .env("WIRED_LOCAL_DIR", self.folder.path())
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
-        command.env_remove("WIRED_MYSQL_URL").env_remove("WIRED_KAFKA_BROKERS");
         // The servers outlive the script and hold what it was given, so a pipe would never end.
         let log = self.folder.path().join("wired-local.log");
         let output = std::fs::OpenOptions::new().create(true).append(true).open(&log)?;
-        command.stdout(output.try_clone()?).stderr(output);
+        let mut command = tokio::process::Command::from(self.command(arguments));
+        command.kill_on_drop(true).stdout(output.try_clone()?).stderr(output);
         let status = tokio::time::timeout(COMMAND_TIMEOUT, command.status()).await;
         let status = status
             .with_context(|| format!("wired-local {arguments:?} takes longer than {COMMAND_TIMEOUT:?}"))??;
@@ -121,19 +123,23 @@ impl Own {
         }
         Ok(())
     }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.wired_local);
+        command.args(arguments).env("WIRED_LOCAL_DIR", self.folder.path()).stdin(Stdio::null());
+        command.env_remove("WIRED_MYSQL_URL").env_remove("WIRED_KAFKA_BROKERS");
+        if let Some(brokers) = &self.kafka_brokers {
+            command.env("WIRED_KAFKA_BROKERS", brokers);
+        }
+        command
+    }
 }
 
 impl Drop for Own {
     fn drop(&mut self) {
-        let mut command = std::process::Command::new(&self.wired_local);
-        command.arg("clean").env("WIRED_LOCAL_DIR", self.folder.path());
-        command.env_remove("WIRED_MYSQL_URL").env_remove("WIRED_KAFKA_BROKERS");
-        // Nobody needs the data: killed, the servers end at once.
-        for server in ["mysql", "kafka"] {
-            let mut kill = std::process::Command::new(&self.wired_local);
-            kill.args(["kill", server]).env("WIRED_LOCAL_DIR", self.folder.path());
-            let _ = kill.stdout(Stdio::null()).stderr(Stdio::null()).status();
+        // Nobody needs the data: killed, the servers end at once. One that does not run any more is no error.
+        for arguments in [&["kill", "mysql"][..], &["kill", "kafka"], &["clean"]] {
+            let _ = self.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
         }
-        let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
     }
 }

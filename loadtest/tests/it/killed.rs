@@ -5,7 +5,7 @@ use loadtest::faults::killed_anywhere::{self, Plan};
 /// `WIRED_FAULT_KILLS`: SIGKILLs to services in a run.
 const KILLS: u32 = 30;
 /// Payments a second: enough that something is always under way, few enough for a debug build on two cores.
-const RATE: f64 = 60.0;
+const RATE: f64 = 100.0;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_and_nothing_is_twice_when_every_part_is_killed() {

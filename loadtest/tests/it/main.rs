@@ -2,9 +2,12 @@
 //!
 //! Each starts a bank of its own; they take turns, so that none starves another on a small machine.
 
+mod dead_letters;
 mod harness;
+mod idempotency;
 mod killed;
 mod smoke;
+mod support;
 
 use tokio::sync::{Mutex, MutexGuard};
 
