@@ -95,7 +95,8 @@ impl Applier {
     /// Applies what `items` hold of partitions that are not halted. Ends early only for a shutdown.
     pub async fn apply(&mut self, mut items: Vec<Item>) -> Result<(), Stop> {
         if items.is_empty() {
-            return self.announce(Done::default()).await;
+            self.announce(Done::default()).await;
+            return Ok(());
         }
         items.retain(|item| !self.halted.contains_key(&PartitionKey::of(item.position)));
         items.sort_by_key(Item::fold_order);
@@ -206,7 +207,7 @@ impl Applier {
             self.report(&tried);
             let error = match tried {
                 Ok(done) => {
-                    self.announce(done).await?;
+                    self.announce(done).await;
                     return Ok(Ok(()));
                 }
                 Err(error) => error,
@@ -329,15 +330,11 @@ impl Applier {
         Ok(Cow::Owned(unapplied.map(|(item, _)| item.clone()).collect()))
     }
 
-    /// Hands the events of a committed batch to the announcer, which may make this wait.
-    async fn announce(&mut self, done: Done) -> Result<(), Stop> {
+    /// Hands the events of a committed batch to the announcer, which may make this wait; not for ever, since the
+    /// announcer gives up at a shutdown that finds Kafka away.
+    async fn announce(&mut self, done: Done) {
         self.expected.extend(&done.partitions);
-        let batch = Batch { events: done.effects.events, partitions: done.partitions };
-        tokio::select! {
-            biased;
-            () = self.announcer.announce(batch) => Ok(()),
-            () = self.shutdown.cancelled() => Err(Stop::Shutdown),
-        }
+        self.announcer.announce(Batch { events: done.effects.events, partitions: done.partitions }).await;
     }
 
     fn report<T>(&self, result: &Result<T, StoreError>) {

@@ -33,6 +33,7 @@ async fn two_bad_records_among_500_are_set_aside_and_498_post() {
     bank.env.produce_all(PARTNER_COMMANDS, Some(0), &records).await;
     let running = bank.start();
     bank.settled(498).await;
+    assert_eq!(bank.number("SELECT COUNT(*) FROM payments WHERE kind = 1").await, 498);
     let reasons = bank.words("SELECT reason FROM dead_letters ORDER BY kafka_offset").await;
     assert_eq!(reasons, ["undecodable", "data_error"]);
     let details = bank.words("SELECT detail FROM dead_letters ORDER BY kafka_offset").await;

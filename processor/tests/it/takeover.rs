@@ -44,7 +44,7 @@ async fn with_its_connections_cut_it_applies_each_command_once() {
     let mut cuts = 0;
     wait_until("all are decided", PATIENCE, async || {
         let ids: Vec<(u64, runtime::mysql::Text)> =
-            sqlx::query_as("SELECT id, user FROM information_schema.processlist")
+            sqlx::query_as("SELECT processlist_id, processlist_user FROM performance_schema.threads WHERE processlist_user LIKE 't\\_%\\_processor'")
                 .fetch_all(bank.env.pool())
                 .await
                 .expect("the process list");
