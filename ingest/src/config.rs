@@ -60,10 +60,22 @@ pub struct Config {
     /// Requests to `/v1/sandbox/echo` in a second per client address, since they need no valid signature.
     #[arg(long, env = "WIRED_ECHO_PER_SECOND", default_value_t = 5)]
     pub echo_per_second: u32,
-    /// Milliseconds that the producer waits for more messages before it sends. 0 sends at once; 1 makes fewer and
-    /// larger requests under load, and each payment alone later by as much.
+    /// How payments are put on Kafka.
+    #[command(flatten)]
+    pub producer: ProducerConfig,
+}
+
+/// How payments are put on Kafka.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ProducerConfig {
+    /// Milliseconds that the producer waits for more messages before it sends. 0 sends a payment alone at once; more
+    /// makes each payment later by as much.
     #[arg(long, env = "WIRED_LINGER_MS", default_value_t = 0)]
     pub linger_ms: u32,
+    /// Requests to one broker in progress at once, 1 to 5. Payments that come meanwhile travel together in the next,
+    /// so fewer make larger batches under load and cost a payment alone nothing; more help when brokers are far away.
+    #[arg(long, env = "WIRED_REQUESTS_IN_FLIGHT", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=5))]
+    pub requests_in_flight: u32,
     /// Milliseconds after which an unacknowledged payment is answered `outcome_unknown`. Should be well under the
     /// partners' own patience.
     #[arg(long, env = "WIRED_DELIVERY_TIMEOUT_MS", default_value_t = 5_000)]

@@ -55,13 +55,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     metrics::describe();
 
     let lag = Arc::new(Lag::default());
-    let queue = Arc::new(Queue::new(
-        &config.kafka,
-        config.linger_ms,
-        config.delivery_timeout_ms,
-        lag.clone(),
-        health.component("kafka"),
-    )?);
+    let queue =
+        Arc::new(Queue::new(&config.kafka, &config.producer, lag.clone(), health.component("kafka"))?);
     // MySQL is no part of being ready: payments are accepted without it once keys are loaded.
     let mysql_health = Health::new().component("mysql");
     let (lookup, lookup_task) = Lookup::new(config.mysql.clone(), lag.clone(), mysql_health);

@@ -67,6 +67,8 @@ struct Ask {
     record: Option<(u16, u64)>,
     /// Until when to ask again.
     until: Option<Instant>,
+    /// Whether a payment under review must be found even if it went there a moment ago.
+    sure: bool,
     asked_at: Instant,
     due: Instant,
     reply: oneshot::Sender<Result<Seen, Unavailable>>,
@@ -95,6 +97,7 @@ impl Lookup {
             connection: None,
             probe_at: now,
             sample_at: now,
+            any_dead_letter: true,
         };
         (Self { asks, is_up }, task)
     }
@@ -104,6 +107,12 @@ impl Lookup {
         self.is_up.load(Ordering::Relaxed)
     }
 
+    /// Whether the id was used, as far as MySQL tells within `budget`. A payment that went under review in the last
+    /// second may be missed; producing it again harms nothing.
+    pub async fn used(&self, id: PaymentId, budget: Duration) -> Result<Seen, Unavailable> {
+        Self::within(self.ask(id, None, None, false)?, budget).await
+    }
+
     /// What is known now, within `budget`.
     pub async fn once(
         &self,
@@ -111,7 +120,13 @@ impl Lookup {
         record: Option<(u16, u64)>,
         budget: Duration,
     ) -> Result<Seen, Unavailable> {
-        let reply = self.ask(id, record, None)?;
+        Self::within(self.ask(id, record, None, true)?, budget).await
+    }
+
+    async fn within(
+        reply: oneshot::Receiver<Result<Seen, Unavailable>>,
+        budget: Duration,
+    ) -> Result<Seen, Unavailable> {
         match tokio::time::timeout(budget, reply).await {
             Ok(Ok(seen)) => seen,
             Ok(Err(_)) | Err(_) => Err(Unavailable),
@@ -120,7 +135,7 @@ impl Lookup {
 
     /// What is known once the payment is decided or under review, or at `until`.
     pub async fn wait(&self, id: PaymentId, record: (u16, u64), until: Instant) -> Result<Seen, Unavailable> {
-        self.ask(id, Some(record), Some(until))?.await.unwrap_or(Err(Unavailable))
+        self.ask(id, Some(record), Some(until), false)?.await.unwrap_or(Err(Unavailable))
     }
 
     fn ask(
@@ -128,6 +143,7 @@ impl Lookup {
         id: PaymentId,
         record: Option<(u16, u64)>,
         until: Option<Instant>,
+        sure: bool,
     ) -> Result<oneshot::Receiver<Result<Seen, Unavailable>>, Unavailable> {
         if !self.is_up() {
             return Err(Unavailable);
@@ -136,7 +152,7 @@ impl Lookup {
         let now = Instant::now();
         // A payment just put on Kafka is not decided yet.
         let due = if until.is_some() { now + POLL_FIRST } else { now };
-        let ask = Ask { id, record, until, asked_at: now, due, reply };
+        let ask = Ask { id, record, until, sure, asked_at: now, due, reply };
         self.asks.try_send(ask).map_err(|_| Unavailable)?;
         Ok(receiver)
     }
@@ -156,6 +172,9 @@ pub struct Task {
     probe_at: Instant,
     /// When to read the positions again.
     sample_at: Instant,
+    /// Whether anything was under review at the last sample; usually nothing is, and a payment that is asked for before
+    /// it is produced then costs no look at the dead letters.
+    any_dead_letter: bool,
 }
 
 impl Task {
@@ -232,6 +251,7 @@ impl Task {
             let ask = self.waiting.swap_remove(index);
             query.ids.insert(ask.id.uuid());
             query.records.extend(ask.record);
+            query.dead_letters |= self.any_dead_letter || (ask.until.is_none() && ask.sure);
             query.positions |= ask.record.is_some() && ask.until.is_none();
             batch.push(ask);
         }
@@ -240,6 +260,7 @@ impl Task {
 
     fn take_snapshot(&mut self, batch: Vec<Ask>, snapshot: &Snapshot) {
         let now = Instant::now();
+        self.any_dead_letter = snapshot.any_dead_letter.unwrap_or(self.any_dead_letter);
         if !snapshot.positions.is_empty() {
             self.lag.applied(snapshot.positions.iter().map(|(partition, next)| (*partition, *next)), now);
             if let Some(records) = self.lag.records(now) {

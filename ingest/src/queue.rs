@@ -12,15 +12,19 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use domain::time::Timestamp;
 use domain::topic::PARTNER_COMMANDS;
-use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use rdkafka::producer::{
+    BaseRecord, DeliveryResult, Producer, ProducerContext, PurgeConfig, ThreadedProducer,
+};
+use rdkafka::{ClientContext, Message};
 use runtime::config::KafkaConfig;
 use runtime::health::Component;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::config::ProducerConfig;
 use crate::lag::Lag;
 use crate::metrics;
 
@@ -53,7 +57,7 @@ pub enum QueueError {
     Unknown,
 }
 
-type Producing = FutureProducer<Context>;
+type Producing = ThreadedProducer<Context>;
 
 /// The partners' commands topic.
 pub struct Queue {
@@ -61,13 +65,19 @@ pub struct Queue {
     config: ClientConfig,
     topic: String,
     state: Arc<State>,
-    lag: Arc<Lag>,
 }
 
 /// What the callbacks of librdkafka and the probe know.
 struct State {
     is_up: AtomicBool,
     health: Component,
+    lag: Arc<Lag>,
+}
+
+/// Who waits for the acknowledgement of a record.
+struct Waiting {
+    since: Instant,
+    reply: oneshot::Sender<Result<Placed, QueueError>>,
 }
 
 impl State {
@@ -81,91 +91,13 @@ impl State {
         self.is_up.store(false, Ordering::Relaxed);
         self.health.down(why);
     }
-}
 
-struct Context(Arc<State>);
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        runtime::kafka::log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
-            self.0.down("no broker can be reached");
-        }
-        runtime::kafka::error(&error, reason);
-    }
-}
-
-impl Queue {
-    /// A producer that has not met a broker yet.
-    pub fn new(
-        kafka: &KafkaConfig,
-        linger_ms: u32,
-        delivery_timeout_ms: u32,
-        lag: Arc<Lag>,
-        health: Component,
-    ) -> Result<Self, KafkaError> {
-        let mut config = kafka.producer();
-        config
-            .set("linger.ms", linger_ms.to_string())
-            .set("delivery.timeout.ms", delivery_timeout_ms.to_string())
-            .set("request.timeout.ms", delivery_timeout_ms.min(5_000).to_string());
-        let state = Arc::new(State { is_up: AtomicBool::new(false), health });
-        let producer = create(&config, &state)?;
-        Ok(Self {
-            producer: ArcSwap::from_pointee(producer),
-            config,
-            topic: kafka.topic(PARTNER_COMMANDS.name),
-            state,
-            lag,
-        })
-    }
-
-    /// Produces a command keyed by its root payment, and waits for the acknowledgement.
-    ///
-    /// The waiting is a task of its own: the command is on its way even when the client goes away.
-    pub async fn put(self: &Arc<Self>, root: Uuid, value: Vec<u8>) -> Result<Placed, QueueError> {
-        if !self.state.is_up.load(Ordering::Relaxed) {
-            metrics::produced("refused");
-            return Err(QueueError::Unavailable);
-        }
-        let started = Instant::now();
-        let record = FutureRecord::to(&self.topic).key(root.as_bytes()).payload(&value);
-        let delivery = self.producer.load().send_result(record).map_err(|(error, _)| {
-            metrics::produced("refused");
-            if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
-                tracing::error!(error = %error, "the producer takes no records");
-            }
-            QueueError::Unavailable
-        })?;
-        let queue = self.clone();
-        let acknowledged = tokio::spawn(async move {
-            let placed = match delivery.await {
-                Ok(Ok(delivered)) => queue.placed(&delivered),
-                Ok(Err((error, _))) => Err(queue.not_delivered(&error)),
-                // The producer was dropped while it held the record.
-                Err(_) => Err(QueueError::Unknown),
-            };
-            metrics::produced(match placed {
-                Ok(_) => "acknowledged",
-                Err(QueueError::Unavailable) => "refused",
-                Err(QueueError::Unknown) => "unknown",
-            });
-            metrics::produce_took(started.elapsed());
-            placed
-        });
-        acknowledged.await.unwrap_or(Err(QueueError::Unknown))
-    }
-
-    fn placed(&self, delivered: &rdkafka::producer::future_producer::Delivery) -> Result<Placed, QueueError> {
+    fn placed(&self, partition: i32, offset: i64, millis: Option<i64>) -> Result<Placed, QueueError> {
         // Without a position there is no truthful answer but "unknown".
-        let partition = u16::try_from(delivered.partition).map_err(|_| QueueError::Unknown)?;
-        let offset = u64::try_from(delivered.offset).map_err(|_| QueueError::Unknown)?;
+        let partition = u16::try_from(partition).map_err(|_| QueueError::Unknown)?;
+        let offset = u64::try_from(offset).map_err(|_| QueueError::Unknown)?;
         self.lag.produced(partition, offset);
-        let accepted_at = Timestamp::from_millis(delivered.timestamp.to_millis().unwrap_or(0));
-        Ok(Placed { partition, offset, accepted_at })
+        Ok(Placed { partition, offset, accepted_at: Timestamp::from_millis(millis.unwrap_or(0)) })
     }
 
     fn not_delivered(&self, error: &KafkaError) -> QueueError {
@@ -188,8 +120,92 @@ impl Queue {
             return QueueError::Unavailable;
         }
         tracing::warn!(error = %error, "a payment was not acknowledged by Kafka");
-        self.state.down("records are not acknowledged");
+        self.down("records are not acknowledged");
         QueueError::Unknown
+    }
+}
+
+struct Context(Arc<State>);
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        runtime::kafka::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.0.down("no broker can be reached");
+        }
+        runtime::kafka::error(&error, reason);
+    }
+}
+
+/// Acknowledgements come on the thread of the producer: what became of a command is counted and answered there, also
+/// when its client went away.
+impl ProducerContext for Context {
+    type DeliveryOpaque = Box<Waiting>;
+
+    fn delivery(&self, delivered: &DeliveryResult<'_>, waiting: Box<Waiting>) {
+        let placed = match delivered {
+            Ok(message) => {
+                self.0.placed(message.partition(), message.offset(), message.timestamp().to_millis())
+            }
+            Err((error, _)) => Err(self.0.not_delivered(error)),
+        };
+        metrics::produced(match placed {
+            Ok(_) => "acknowledged",
+            Err(QueueError::Unavailable) => "refused",
+            Err(QueueError::Unknown) => "unknown",
+        });
+        metrics::produce_took(waiting.since.elapsed());
+        // The client may be gone.
+        let _ = waiting.reply.send(placed);
+    }
+}
+
+impl Queue {
+    /// A producer that has not met a broker yet.
+    pub fn new(
+        kafka: &KafkaConfig,
+        settings: &ProducerConfig,
+        lag: Arc<Lag>,
+        health: Component,
+    ) -> Result<Self, KafkaError> {
+        let mut config = kafka.producer();
+        config
+            .set("linger.ms", settings.linger_ms.to_string())
+            .set("max.in.flight.requests.per.connection", settings.requests_in_flight.to_string())
+            .set("delivery.timeout.ms", settings.delivery_timeout_ms.to_string())
+            .set("request.timeout.ms", settings.delivery_timeout_ms.min(5_000).to_string());
+        let state = Arc::new(State { is_up: AtomicBool::new(false), health, lag });
+        let producer = create(&config, &state)?;
+        Ok(Self {
+            producer: ArcSwap::from_pointee(producer),
+            config,
+            topic: kafka.topic(PARTNER_COMMANDS.name),
+            state,
+        })
+    }
+
+    /// Produces a command keyed by its root payment, and waits for the acknowledgement. Nothing waits before it is
+    /// sent: it is on its way even when the client goes away.
+    pub async fn put(&self, root: Uuid, value: &[u8]) -> Result<Placed, QueueError> {
+        if !self.state.is_up.load(Ordering::Relaxed) {
+            metrics::produced("refused");
+            return Err(QueueError::Unavailable);
+        }
+        let (reply, placed) = oneshot::channel();
+        let waiting = Box::new(Waiting { since: Instant::now(), reply });
+        let record = BaseRecord::with_opaque_to(&self.topic, waiting).key(root.as_bytes()).payload(value);
+        if let Err((error, _)) = self.producer.load().send(record) {
+            metrics::produced("refused");
+            if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
+                tracing::error!(error = %error, "the producer takes no records");
+            }
+            return Err(QueueError::Unavailable);
+        }
+        // Without an answer the producer was dropped while it held the record.
+        placed.await.unwrap_or(Err(QueueError::Unknown))
     }
 
     /// Looks at the brokers, samples the ends of the partitions and replaces a producer that failed for good.
@@ -218,7 +234,7 @@ impl Queue {
                     metrics::producer_replaced();
                     self.producer.store(Arc::new(fresh));
                     // Fails what it still holds, so that nobody waits for it.
-                    producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
+                    producer.purge(PurgeConfig::default().queue().inflight());
                 }
                 Err(error) => tracing::error!(error = %error, "no new producer"),
             }
@@ -231,7 +247,7 @@ impl Queue {
                 Err(error) => return self.state.down(&format!("{} cannot be reached: {error}", self.topic)),
             }
         }
-        self.lag.ends(ends, Instant::now());
+        self.state.lag.ends(ends, Instant::now());
         self.state.up();
     }
 

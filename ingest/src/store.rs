@@ -1,8 +1,8 @@
 //! All SQL of ingest: it reads, and writes nothing.
 //!
-//! The look-up is hot: one literal text for all requests of a moment. In it `positions` come before payments:
-//! a payment that was applied in between is then found, whereas the other order would show a position as applied
-//! and its payment as missing.
+//! The look-up is hot: one literal text for all requests of a moment. In it `positions` come first, then the dead
+//! letters, then the payments: what is applied in between is then found, and so is a dead letter that is redriven in
+//! between. Any other order would sometimes show a position as applied and its payment as missing.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -85,7 +85,9 @@ pub struct Query {
     pub ids: HashSet<Uuid>,
     /// Positions on the partners' topic that may be dead letters.
     pub records: HashSet<(u16, u64)>,
-    /// Whether the applied positions are wanted.
+    /// Whether payments under review are wanted, too.
+    pub dead_letters: bool,
+    /// Whether the applied positions are wanted, and whether anything is under review.
     pub positions: bool,
 }
 
@@ -100,6 +102,8 @@ pub struct Snapshot {
     pub dead_records: HashSet<(u16, u64)>,
     /// Per partition of the partners' topic, up to where it is applied. Empty when not asked for.
     pub positions: HashMap<u16, u64>,
+    /// Whether there is any open dead letter; `None` when not asked for.
+    pub any_dead_letter: Option<bool>,
 }
 
 /// One account of a partner.
@@ -173,6 +177,36 @@ fn write_query(sql: &mut Sql, query: &Query) -> Vec<Set> {
     if query.positions {
         sets.push(Set::Positions);
         sql.text("SELECT kafka_partition, next_offset FROM positions WHERE source = ").int(source).text(";");
+        sets.push(Set::AnyDeadLetter);
+        sql.text("SELECT EXISTS (SELECT 1 FROM dead_letters WHERE status = 1 AND source = ")
+            .int(source)
+            .text(");");
+    }
+    if query.dead_letters && !query.ids.is_empty() {
+        sets.push(Set::DeadIds);
+        sql.text(
+            "SELECT record_value, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', accepted_at) FROM dead_letters \
+             WHERE status = 1 AND source = ",
+        );
+        sql.int(source)
+            .text(" AND id IN (")
+            .list(&query.ids, |sql, id| {
+                sql.uuid(*id);
+            })
+            .text(");");
+    }
+    if query.dead_letters && !query.records.is_empty() {
+        sets.push(Set::DeadRecords);
+        sql.text("SELECT kafka_partition, kafka_offset FROM dead_letters WHERE status = 1 AND (");
+        for (index, (partition, offset)) in query.records.iter().enumerate() {
+            sql.text(if index == 0 { "(source = " } else { " OR (source = " }).int(source);
+            sql.text(" AND kafka_partition = ")
+                .int(*partition)
+                .text(" AND kafka_offset = ")
+                .int(*offset)
+                .text(")");
+        }
+        sql.text(");");
     }
     if !query.ids.is_empty() {
         sets.push(Set::Payments);
@@ -186,30 +220,6 @@ fn write_query(sql: &mut Sql, query: &Query) -> Vec<Set> {
             sql.uuid(*id);
         })
         .text(");");
-        sets.push(Set::DeadIds);
-        sql.text(
-            "SELECT record_value, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', accepted_at) FROM dead_letters \
-             WHERE status = 1 AND source = ",
-        );
-        sql.int(source)
-            .text(" AND id IN (")
-            .list(&query.ids, |sql, id| {
-                sql.uuid(*id);
-            })
-            .text(");");
-    }
-    if !query.records.is_empty() {
-        sets.push(Set::DeadRecords);
-        sql.text("SELECT kafka_partition, kafka_offset FROM dead_letters WHERE status = 1 AND (");
-        for (index, (partition, offset)) in query.records.iter().enumerate() {
-            sql.text(if index == 0 { "(source = " } else { " OR (source = " }).int(source);
-            sql.text(" AND kafka_partition = ")
-                .int(*partition)
-                .text(" AND kafka_offset = ")
-                .int(*offset)
-                .text(")");
-        }
-        sql.text(");");
     }
     sets
 }
@@ -217,6 +227,7 @@ fn write_query(sql: &mut Sql, query: &Query) -> Vec<Set> {
 #[derive(Debug, Clone, Copy)]
 enum Set {
     Positions,
+    AnyDeadLetter,
     Payments,
     DeadIds,
     DeadRecords,
@@ -246,6 +257,10 @@ fn take_row(snapshot: &mut Snapshot, set: Set, row: &MySqlRow) -> Result<(), Sto
             let mut columns = Columns { table: "positions", row, next: 0 };
             let partition = columns.take()?;
             snapshot.positions.insert(partition, columns.take()?);
+        }
+        Set::AnyDeadLetter => {
+            let mut columns = Columns { table: "dead_letters", row, next: 0 };
+            snapshot.any_dead_letter = Some(columns.take::<i64>()? != 0);
         }
         Set::Payments => {
             let stored = payment(row)?;
@@ -405,16 +420,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn positions_are_read_before_payments() {
+    fn positions_are_read_first_and_payments_last() {
         let mut sql = Sql::new();
-        let query =
-            Query { ids: [Uuid::from_u128(1)].into(), records: [(3, 5), (3, 6)].into(), positions: true };
+        let query = Query {
+            ids: [Uuid::from_u128(1)].into(),
+            records: [(3, 5), (3, 6)].into(),
+            dead_letters: true,
+            positions: true,
+        };
         let sets = write_query(&mut sql, &query);
         let place = |table: &str| sql.as_str().find(table).unwrap();
-        assert!(
-            place("FROM positions") < place("FROM payments")
-                && place("FROM payments") < place("FROM dead_letters")
-        );
+        let last = |table: &str| sql.as_str().rfind(table).unwrap();
+        assert!(place("FROM positions") < place("FROM dead_letters"));
+        assert!(last("FROM dead_letters") < place("FROM payments"));
         assert_eq!(sets.len(), sql.as_str().matches(';').count());
     }
 }

@@ -77,7 +77,7 @@ pub async fn create(State(app): State<Arc<App>>, signed: Signed<Payments>) -> Re
     let id = payment_id(caller.partner.id, key);
 
     let started = Instant::now();
-    match app.lookup.once(id, None, app.lookup_budget).await {
+    match app.lookup.used(id, app.lookup_budget).await {
         Ok(Seen::Decided(stored)) => return replay(&caller, &stored, &fingerprint, StatusCode::OK),
         Ok(Seen::UnderReview(Some(stored))) => {
             return replay(&caller, &stored, &fingerprint, StatusCode::ACCEPTED);
@@ -99,7 +99,7 @@ pub async fn create(State(app): State<Arc<App>>, signed: Signed<Payments>) -> Re
         address: caller.address,
         command: PartnerCommand::Payment(command),
     };
-    let placed = app.queue.put(id.uuid(), envelope.encode()).await.map_err(not_placed)?;
+    let placed = app.queue.put(id.uuid(), &envelope.encode()).await.map_err(not_placed)?;
     let PartnerCommand::Payment(command) = &envelope.command;
     respond(&app, &caller, &parts.headers, id, command, fingerprint, placed).await
 }
