@@ -53,6 +53,41 @@ async fn killed_again_and_again_nothing_is_lost_and_ids_stay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_under_way_at_a_kill_is_sent_again() {
+    let world = World::new("under-way").await;
+    let partner = world.partner().await;
+    let accepting = Arc::new(AtomicBool::new(false));
+    let accepts = Arc::clone(&accepting);
+    let sink = Sink::new(move |_, _| {
+        if accepts.load(Ordering::Relaxed) {
+            Reply::After(Duration::ZERO, axum::http::StatusCode::OK)
+        } else {
+            Reply::Never
+        }
+    })
+    .await;
+    let (endpoint, _) = world.endpoint(partner, &sink.url).await;
+    // Fewer than a stranger's window. Killed before and after the attempts are stored as leased; watermarks are committed every half second.
+    for (round, lived) in [(1, Duration::from_millis(750)), (2, Duration::from_millis(2_500))] {
+        let notifier = world.notifier();
+        world.events(partner, 3).await;
+        wait_until("the attempts to begin", BOUND, async || sink.ids().len() == round * 3).await;
+        tokio::time::sleep(lived).await;
+        notifier.kill();
+    }
+    accepting.store(true, Ordering::Relaxed);
+    let notifier = world.notifier();
+    wait_until("all to be accepted", BOUND, async || {
+        world.hurry(endpoint).await;
+        world.deliveries(endpoint, 2).await == 6
+    })
+    .await;
+    assert_eq!(sink.ids().len(), 6);
+    notifier.stop().await;
+    world.env.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn hanging_and_refused_endpoints_harm_no_healthy_one() {
     let world = World::new("neighbours").await;
     let notifier = world.notifier();
