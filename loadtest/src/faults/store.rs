@@ -119,3 +119,30 @@ fn uuid(bytes: &[u8]) -> Uuid {
 fn bytes(id: Uuid) -> Vec<u8> {
     id.as_bytes().to_vec()
 }
+
+/// Points a partner's endpoint elsewhere, as an operator would; gives how many endpoints it has.
+pub async fn set_endpoint_url(pool: &MySqlPool, partner: PartnerId, url: &str) -> sqlx::Result<u64> {
+    let changed = sqlx::query("UPDATE endpoints SET url = ? WHERE partner_id = ?")
+        .bind(url)
+        .bind(bytes(partner.uuid()));
+    Ok(changed.execute(pool).await?.rows_affected())
+}
+
+/// Status and error class of every attempt.
+pub async fn attempts(pool: &MySqlPool) -> sqlx::Result<Vec<(Option<u16>, Option<String>)>> {
+    let rows: Vec<(Option<u16>, Option<Text>)> =
+        sqlx::query_as("SELECT status_code, error_class FROM attempts").fetch_all(pool).await?;
+    Ok(rows.into_iter().map(|(status, error)| (status, error.map(String::from))).collect())
+}
+
+/// Failed attempts at the endpoints of a partner.
+pub async fn failed_attempts(pool: &MySqlPool, partner: PartnerId) -> sqlx::Result<u64> {
+    let count: i64 = sqlx::query_scalar(
+        "SELECT COUNT(*) FROM attempts JOIN endpoints ON endpoints.id = attempts.endpoint_id
+        WHERE endpoints.partner_id = ? AND attempts.error_class IS NOT NULL",
+    )
+    .bind(bytes(partner.uuid()))
+    .fetch_one(pool)
+    .await?;
+    Ok(count as u64)
+}

@@ -146,7 +146,8 @@ impl SmallDisk {
     fn mount() -> Result<Self, String> {
         let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let available = memory.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-        let kib = available.and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0_u64);
+        let kib =
+            available.and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0_u64);
         if kib < MEMORY_MIN_KIB {
             return Err(format!("it needs 6 GiB of memory, and {} MiB are available", kib / 1_024));
         }

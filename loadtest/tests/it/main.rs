@@ -3,9 +3,11 @@
 //! Each starts a bank of its own; they take turns, so that none starves another on a small machine.
 
 mod dead_letters;
+mod endpoints;
 mod harness;
 mod idempotency;
 mod killed;
+mod outage;
 mod smoke;
 mod support;
 
