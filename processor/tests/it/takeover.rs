@@ -59,13 +59,13 @@ async fn with_its_connections_cut_it_applies_each_command_once() {
     })
     .await;
     assert!(cuts > 5, "the test cut {cuts} connections");
-    shutdown.cancel();
-    running.await.expect("no panic").expect("a clean end");
     assert_eq!(
         bank.announced(3_020).await.len(),
         3_020,
         "an event of a commit that was answered by nobody is told"
     );
+    shutdown.cancel();
+    running.await.expect("no panic").expect("a clean end");
     bank.assert_sound().await;
     bank.env.close().await;
 }
