@@ -8,11 +8,17 @@ use domain::command::{BankCommand, BankEnvelope, PartnerEnvelope};
 use domain::event::EventRecord;
 use domain::ids::{AccountId, KeyId, MandateId, PartnerId, bank_account_id};
 use domain::money::Currency::EUR;
-use domain::topic::{EVENTS, PARTNER_COMMANDS};
+use domain::time::{Day, Timestamp};
+use domain::topic::{EVENTS, PARTNER_COMMANDS, Position, Source};
 use processor::Config;
+use processor::announce::Announcer;
+use processor::apply::Applier;
+use processor::item::Item;
+use processor::store::session::Session;
 use rdkafka::Message as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use runtime::config::PrivateListenConfig;
+use runtime::health::Health;
 use testkit::{Env, fixtures, wait_until};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinHandle;
@@ -74,6 +80,17 @@ impl Bank {
             batch_max: 500,
             bank_time_zone: jiff::tz::TimeZone::UTC,
         }
+    }
+
+    /// An applier that is given its batches by the test, since how Kafka's records fall into batches is chance.
+    pub(crate) fn applier(&self) -> (Applier, Health) {
+        let (health, shutdown, config) = (Health::new(), CancellationToken::new(), self.config());
+        let session = || Session::new(config.mysql.clone());
+        let announcer =
+            Announcer::start(&config.kafka, session(), health.component("events"), shutdown.clone());
+        let announcer = announcer.expect("a producer");
+        let (mysql, ledger) = (health.component("mysql"), health.component("ledger"));
+        (Applier::new(session(), announcer, mysql, ledger, shutdown), health)
     }
 
     /// Asks for `command` and waits until it is applied.
@@ -194,6 +211,11 @@ impl Bank {
         });
         reading.await.expect("reading ends")
     }
+}
+
+/// A record that stands where the test says.
+pub(crate) fn item(source: Source, partition: i32, offset: i64, value: &[u8]) -> Item {
+    Item::read(Position { source, partition, offset }, Timestamp::from_micros(1), Day(0), None, Some(value))
 }
 
 impl Running {

@@ -1,17 +1,10 @@
 //! One bad record is set aside; a bad environment stops everything and sets nothing aside.
 
 use domain::command::PartnerEnvelope;
-use domain::time::{Day, Timestamp};
-use domain::topic::{PARTNER_COMMANDS, Position, Source};
-use processor::announce::Announcer;
-use processor::apply::Applier;
-use processor::item::Item;
-use processor::store::session::Session;
-use runtime::health::Health;
+use domain::topic::{PARTNER_COMMANDS, Source};
 use testkit::wait_until;
-use tokio_util::sync::CancellationToken;
 
-use crate::bank::{Bank, PATIENCE};
+use crate::bank::{Bank, PATIENCE, item};
 
 fn unfit(bank: &Bank, key: &str) -> PartnerEnvelope {
     let mut payment = bank.payment(key, 100);
@@ -57,27 +50,17 @@ async fn two_bad_records_among_500_are_set_aside_and_498_post() {
     bank.env.close().await;
 }
 
-/// The applier is given the batch itself, since how Kafka's records fall into batches is chance.
 #[tokio::test(flavor = "multi_thread")]
 async fn more_than_three_bad_records_of_a_batch_stop_their_partition_and_no_other() {
     let bank = Bank::new("many-bad", 1).await;
-    let (health, shutdown, config) = (Health::new(), CancellationToken::new(), bank.config());
-    let session = || Session::new(config.mysql.clone());
-    let announcer =
-        Announcer::start(&config.kafka, session(), health.component("events"), shutdown.clone()).unwrap();
-    let (mysql, ledger) = (health.component("mysql"), health.component("ledger"));
-    let mut applier = Applier::new(session(), announcer, mysql, ledger, shutdown);
-    let item = |partition, offset, value: &[u8]| {
-        let position = Position { source: Source::Partner, partition, offset };
-        Item::read(position, Timestamp::from_micros(1), Day(0), None, Some(value))
-    };
-    let mut items: Vec<_> = (0..4).map(|offset| item(0, offset, b"no command")).collect();
-    items.push(item(1, 0, &bank.payment("good", 100).encode()));
+    let (mut applier, health) = bank.applier();
+    let mut items: Vec<_> = (0..4).map(|offset| item(Source::Partner, 0, offset, b"no command")).collect();
+    items.push(item(Source::Partner, 1, 0, &bank.payment("good", 100).encode()));
     applier.apply(items).await.unwrap();
     let down = health.ready().unwrap_err();
     assert!(down[0].1.contains("payments.commands.v1 partition 0 is halted: more than 3"), "{down:?}");
     // Nothing more is taken from that partition.
-    applier.apply(vec![item(0, 4, &bank.payment("later", 100).encode())]).await.unwrap();
+    applier.apply(vec![item(Source::Partner, 0, 4, &bank.payment("later", 100).encode())]).await.unwrap();
     applier.finish().await;
     assert_eq!(bank.number("SELECT COUNT(*) FROM dead_letters").await, 0);
     assert_eq!(bank.words("SELECT idempotency_key FROM payments WHERE kind = 1").await, ["good"]);

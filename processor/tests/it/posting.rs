@@ -3,9 +3,10 @@
 use domain::event::EventType;
 use domain::money::Currency::EUR;
 use domain::payment::Metadata;
+use domain::topic::Source;
 use testkit::fixtures;
 
-use crate::bank::{Bank, FUNDS_MINOR, PATIENCE};
+use crate::bank::{Bank, FUNDS_MINOR, PATIENCE, item};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn payments_post_and_their_partner_is_told() {
@@ -89,12 +90,16 @@ async fn a_mandate_may_be_used_in_the_batch_that_grants_it() {
     let bank = Bank::new("same-batch", 1).await;
     let mandate = fixtures::mandate_id();
     let grant = fixtures::grant_mandate(mandate, bank.partner, bank.customers[0].0, EUR);
-    bank.send(grant).await;
+    let grant = fixtures::bank(fixtures::user_id(), grant);
     let payment = fixtures::payment(bank.partner, bank.key, "fresh", mandate, 100, EUR);
-    bank.pay(&[payment]).await;
-    let running = bank.start();
-    bank.settled(1).await;
-    running.stop().await;
+    let (partition, offset) = bank.env.produce_bank(&grant).await;
+    let (mut applier, _) = bank.applier();
+    let batch = vec![
+        item(Source::Partner, 0, 0, &payment.encode()),
+        item(Source::Bank, partition, offset, &grant.encode()),
+    ];
+    applier.apply(batch).await.unwrap();
+    applier.finish().await;
     assert_eq!(bank.number("SELECT COUNT(*) FROM payments WHERE kind = 1 AND status = 2").await, 1);
     bank.assert_sound().await;
     bank.env.close().await;
