@@ -1,6 +1,6 @@
 //! Consumes the event topic on a thread of its own.
 //!
-//! Bounded: batches of at most [`BATCH_EVENTS_MAX`] events go through a short queue; a full queue stops the thread,
+//! Bounded: batches of at most `BATCH_EVENTS_MAX` events go through a short queue; a full queue stops the thread,
 //! and librdkafka stops fetching. Offsets are committed here alone, as contiguous watermarks.
 //!
 //! Where a partition begins is decided here and never left to `auto.offset.reset`: a group without an offset begins

@@ -1,7 +1,7 @@
 //! The partners' endpoints with their opened secrets, in memory, refreshed every second from MySQL.
 //!
 //! A change takes effect within two seconds. A new endpoint is seen before the first batch of events after it: the
-//! dispatcher asks for new ones with each batch ([`Endpoints::newest`]).
+//! dispatcher asks for new ones with each batch ([`Snapshot::newest`]).
 
 use std::collections::HashMap;
 use std::sync::Arc;

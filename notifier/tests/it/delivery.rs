@@ -150,6 +150,28 @@ async fn latency_is_low_and_statements_are_few() {
     println!("10,000 deliveries in {took:?}, {spent} statements: {ratio:.3} each");
     assert!(ratio <= 0.1, "{ratio} statements per delivery");
     assert_eq!(sink.ids().len(), 10_021);
+
+    let partner = world.partner().await;
+    let mut sinks = Vec::new();
+    for _ in 0..10 {
+        let sink = Sink::ok().await;
+        world.endpoint(partner, &sink.url).await;
+        sinks.push(sink);
+    }
+    let warm = world.events(partner, 1).await;
+    for sink in &sinks {
+        sink.wait_for(&warm).await;
+    }
+    let events = world.decide(partner, 2_000).await;
+    let begun = std::time::Instant::now();
+    world.announce(&events).await;
+    for sink in &sinks {
+        sink.wait_for(&events).await;
+    }
+    println!("20,000 deliveries to ten endpoints in {:?}", begun.elapsed());
+    for sink in &sinks {
+        assert_eq!(sink.count(), 2_001, "each event once");
+    }
     notifier.stop().await;
     world.env.close().await;
 }
