@@ -6,6 +6,7 @@ mod dead_letters;
 mod endpoints;
 mod harness;
 mod idempotency;
+mod interop;
 mod killed;
 mod outage;
 mod smoke;
