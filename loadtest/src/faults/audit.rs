@@ -3,7 +3,7 @@
 //! Two witnesses stand outside the bank: the driver knows what was accepted, the sink knows what was told. The
 //! ledger is compared with both, and with itself by the verifier.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use domain::ids::{PaymentId, event_id, payment_id};
@@ -25,6 +25,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 const EXAMPLES_MAX: usize = 5;
 /// `deliveries.status` of one that has succeeded.
 const DELIVERED: u8 = 2;
+
+/// The end of each partition of the command topics, by source code and partition.
+pub type Ends = BTreeMap<(u8, u16), u64>;
 
 /// What was accepted, and what the ledger was before.
 #[derive(Debug, Default)]
@@ -81,12 +84,12 @@ pub async fn applied(system: &System, patience: Duration) -> anyhow::Result<()> 
     }
 }
 
-/// The end of each partition of the command topics, by source code and partition.
-pub async fn ends(system: &System) -> anyhow::Result<HashMap<(u8, u16), u64>> {
+/// Where the command topics end now.
+pub async fn ends(system: &System) -> anyhow::Result<Ends> {
     let kafka = system.kafka().clone();
     tokio::task::spawn_blocking(move || {
         let consumer: BaseConsumer = kafka.client().create()?;
-        let mut ends = HashMap::new();
+        let mut ends = Ends::new();
         for source in Source::ALL {
             let topic = source.topic();
             for partition in 0..topic.partitions {
@@ -101,7 +104,7 @@ pub async fn ends(system: &System) -> anyhow::Result<HashMap<(u8, u16), u64>> {
 }
 
 /// The partitions that are not applied up to `ends`.
-pub async fn not_applied(system: &System, ends: &HashMap<(u8, u16), u64>) -> anyhow::Result<Vec<String>> {
+pub async fn not_applied(system: &System, ends: &Ends) -> anyhow::Result<Vec<String>> {
     let positions = store::positions(system.pool()).await?;
     let next = |key| positions.get(key).map_or(0, |(next, _)| *next);
     let behind = ends.iter().filter(|(key, end)| next(key) < **end);

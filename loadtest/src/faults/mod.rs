@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod chaos;
+pub mod cli;
 pub mod endpoints;
 pub mod killed_anywhere;
 pub mod store;
