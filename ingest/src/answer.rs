@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use http::{HeaderValue, Method, StatusCode, header};
 use uuid::Uuid;
 
-use crate::metrics;
+use crate::metrics::{self, Route};
 use crate::problem::{Code, Problem};
 
 /// The id of a request, as in the answer, the command and the logs.
@@ -22,10 +22,10 @@ pub async fn complete(mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = Uuid::now_v7();
     request.extensions_mut().insert(RequestId(id));
-    let route = route_label(request.extensions().get::<MatchedPath>());
+    let route = Route::of(request.extensions().get::<MatchedPath>().map(MatchedPath::as_str));
     let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     let mut response = answered.unwrap_or_else(|_| {
-        tracing::error!(request.id = %id, http.route = route, "a request panicked");
+        tracing::error!(request.id = %id, http.route = route.as_str(), "a request panicked");
         Problem::plain(Code::Internal).into_response()
     });
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
@@ -44,19 +44,6 @@ pub async fn complete(mut request: Request, next: Next) -> Response {
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     metrics::request(route, response.status(), started.elapsed());
     response
-}
-
-/// Routes are a closed set; whatever else was asked for is one label.
-fn route_label(matched: Option<&MatchedPath>) -> &'static str {
-    match matched.map(MatchedPath::as_str) {
-        Some("/v1/payments") => "/v1/payments",
-        Some("/v1/payments/{id}") => "/v1/payments/{id}",
-        Some("/v1/balances") => "/v1/balances",
-        Some("/v1/sandbox/echo") => "/v1/sandbox/echo",
-        Some("/v1/openapi.json") => "/v1/openapi.json",
-        Some("/problems/{code}") => "/problems/{code}",
-        _ => "other",
-    }
 }
 
 /// No route has this path.

@@ -1,8 +1,11 @@
 //! The metrics of ingest, `wired_ingest_…`: base units, labels from closed sets, never an id.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 
 /// Tells Prometheus what each metric means.
 pub fn describe() {
@@ -48,17 +51,67 @@ pub fn describe() {
     );
 }
 
+/// The routes that have metrics of their own; a closed set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route(usize);
+
+/// The last one stands for everything else.
+const ROUTES: [&str; 7] = [
+    "/v1/payments",
+    "/v1/payments/{id}",
+    "/v1/balances",
+    "/v1/sandbox/echo",
+    "/v1/openapi.json",
+    "/problems/{code}",
+    "other",
+];
+
+impl Route {
+    /// The route that the router matched.
+    pub fn of(matched: Option<&str>) -> Self {
+        let found = matched.and_then(|path| ROUTES.iter().position(|route| *route == path));
+        Self(found.unwrap_or(ROUTES.len() - 1))
+    }
+
+    /// Its label.
+    pub const fn as_str(self) -> &'static str {
+        ROUTES[self.0]
+    }
+}
+
+const STATUS_CLASSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Handles of what every request touches: finding a metric by its name costs more than counting. They are made at the
+/// first use, after the recorder was installed.
+struct Hot {
+    requests: [[Counter; STATUS_CLASSES.len()]; ROUTES.len()],
+    request_duration: [Histogram; ROUTES.len()],
+    verify: Histogram,
+    read: Histogram,
+    look_up: Histogram,
+    produce_duration: Histogram,
+    acknowledged: Counter,
+}
+
+static HOT: LazyLock<Hot> = LazyLock::new(|| Hot {
+    requests: ROUTES.map(|route| {
+        STATUS_CLASSES
+            .map(|class| counter!("wired_ingest_requests_total", "route" => route, "status" => class))
+    }),
+    request_duration: ROUTES
+        .map(|route| histogram!("wired_ingest_request_duration_seconds", "route" => route)),
+    verify: histogram!("wired_ingest_stage_duration_seconds", "stage" => "verify"),
+    read: histogram!("wired_ingest_stage_duration_seconds", "stage" => "read"),
+    look_up: histogram!("wired_ingest_stage_duration_seconds", "stage" => "look_up"),
+    produce_duration: histogram!("wired_ingest_produce_duration_seconds"),
+    acknowledged: counter!("wired_ingest_produced_total", "outcome" => "acknowledged"),
+});
+
 /// An answered request.
-pub fn request(route: &'static str, status: http::StatusCode, took: Duration) {
-    let class = match status.as_u16() / 100 {
-        2 => "2xx",
-        3 => "3xx",
-        4 => "4xx",
-        5 => "5xx",
-        _ => "1xx",
-    };
-    counter!("wired_ingest_requests_total", "route" => route, "status" => class).increment(1);
-    histogram!("wired_ingest_request_duration_seconds", "route" => route).record(took.as_secs_f64());
+pub fn request(route: Route, status: http::StatusCode, took: Duration) {
+    let class = usize::from(status.as_u16() / 100);
+    HOT.requests[route.0][if class < STATUS_CLASSES.len() { class } else { 0 }].increment(1);
+    HOT.request_duration[route.0].record(took.as_secs_f64());
 }
 
 /// A problem answered.
@@ -66,18 +119,33 @@ pub fn problem(code: &'static str) {
     counter!("wired_ingest_problems_total", "code" => code).increment(1);
 }
 
-/// A stage of accepting a payment: `verify`, `read` or `look_up`.
-pub fn stage(stage: &'static str, took: Duration) {
-    histogram!("wired_ingest_stage_duration_seconds", "stage" => stage).record(took.as_secs_f64());
+/// The time that a signature took to verify.
+pub fn verified(took: Duration) {
+    HOT.verify.record(took.as_secs_f64());
+}
+
+/// The time that a body took to arrive.
+pub fn body_read(took: Duration) {
+    HOT.read.record(took.as_secs_f64());
+}
+
+/// The time that a payment waited to know whether its key was used.
+pub fn looked_up(took: Duration) {
+    HOT.look_up.record(took.as_secs_f64());
 }
 
 /// Kafka's acknowledgement.
 pub fn produce_took(took: Duration) {
-    histogram!("wired_ingest_produce_duration_seconds").record(took.as_secs_f64());
+    HOT.produce_duration.record(took.as_secs_f64());
 }
 
-/// A command sent: `acknowledged`, `refused` or `unknown`.
-pub fn produced(outcome: &'static str) {
+/// A command acknowledged by Kafka.
+pub fn acknowledged() {
+    HOT.acknowledged.increment(1);
+}
+
+/// A command that Kafka did not acknowledge: `refused` or `unknown`.
+pub fn not_acknowledged(outcome: &'static str) {
     counter!("wired_ingest_produced_total", "outcome" => outcome).increment(1);
 }
 

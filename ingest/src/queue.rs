@@ -152,11 +152,11 @@ impl ProducerContext for Context {
             }
             Err((error, _)) => Err(self.0.not_delivered(error)),
         };
-        metrics::produced(match placed {
-            Ok(_) => "acknowledged",
-            Err(QueueError::Unavailable) => "refused",
-            Err(QueueError::Unknown) => "unknown",
-        });
+        match placed {
+            Ok(_) => metrics::acknowledged(),
+            Err(QueueError::Unavailable) => metrics::not_acknowledged("refused"),
+            Err(QueueError::Unknown) => metrics::not_acknowledged("unknown"),
+        }
         metrics::produce_took(waiting.since.elapsed());
         // The client may be gone.
         let _ = waiting.reply.send(placed);
@@ -191,14 +191,14 @@ impl Queue {
     /// sent: it is on its way even when the client goes away.
     pub async fn put(&self, root: Uuid, value: &[u8]) -> Result<Placed, QueueError> {
         if !self.state.is_up.load(Ordering::Relaxed) {
-            metrics::produced("refused");
+            metrics::not_acknowledged("refused");
             return Err(QueueError::Unavailable);
         }
         let (reply, placed) = oneshot::channel();
         let waiting = Box::new(Waiting { since: Instant::now(), reply });
         let record = BaseRecord::with_opaque_to(&self.topic, waiting).key(root.as_bytes()).payload(value);
         if let Err((error, _)) = self.producer.load().send(record) {
-            metrics::produced("refused");
+            metrics::not_acknowledged("refused");
             if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
                 tracing::error!(error = %error, "the producer takes no records");
             }

@@ -84,7 +84,7 @@ impl<P: Permission> FromRequest<Arc<App>> for Signed<P> {
         let (parts, body) = request.into_parts();
         let has_body = !body.is_end_stream();
         let caller = authenticate(app, &parts, has_body, P::SCOPE)?;
-        metrics::stage("verify", started.elapsed());
+        metrics::verified(started.elapsed());
         check_accept(&parts.headers)?;
         let mut bytes = Bytes::new();
         if has_body {
@@ -93,7 +93,7 @@ impl<P: Permission> FromRequest<Arc<App>> for Signed<P> {
             bytes = read_body(&parts.headers, body).await?;
             content_digest::verify(&parts.headers, &bytes)
                 .map_err(|error| signature_problem(&error, &parts))?;
-            metrics::stage("read", started.elapsed());
+            metrics::body_read(started.elapsed());
         }
         Ok(Self { caller, parts, body: bytes, permission: PhantomData })
     }

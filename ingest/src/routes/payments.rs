@@ -85,7 +85,7 @@ pub async fn create(State(app): State<Arc<App>>, signed: Signed<Payments>) -> Re
         Ok(_) => {}
         Err(_) => metrics::lookup_skipped(),
     }
-    metrics::stage("look_up", started.elapsed());
+    metrics::looked_up(started.elapsed());
 
     let envelope = PartnerEnvelope {
         schema: SCHEMA,
