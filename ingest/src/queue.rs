@@ -240,6 +240,12 @@ impl Queue {
             }
             return;
         }
+        // A producer that has not heard of a topic holds its first record back for up to a second.
+        if !self.state.is_up.load(Ordering::Relaxed)
+            && let Err(error) = producer.client().fetch_metadata(Some(&self.topic), PROBE_TIMEOUT)
+        {
+            return self.state.down(&format!("{} cannot be reached: {error}", self.topic));
+        }
         let mut ends = Vec::with_capacity(PARTNER_COMMANDS.partitions as usize);
         for partition in 0..PARTNER_COMMANDS.partitions {
             match producer.client().fetch_watermarks(&self.topic, partition, PROBE_TIMEOUT) {
