@@ -157,13 +157,7 @@ impl City {
         };
         let first = self.numbers;
         self.numbers += count as u64;
-        (first..self.numbers)
-            .map(|number| {
-                let draw = scatter(number);
-                let mandate = mandates[(draw % mandates.len() as u64) as usize];
-                (mandate, payment(number, 1 + ((draw >> 40) % AMOUNT_MINOR_MAX) as i64, &mandate))
-            })
-            .collect()
+        payments(mandates, first..self.numbers)
     }
 
     /// Produces payments as ingest does.
@@ -175,6 +169,38 @@ impl City {
             payments.into_iter().map(|(_, envelope)| (*envelope.root.uuid().as_bytes(), envelope.encode()));
         produce(kafka, PARTNER_COMMANDS.name, records).await
     }
+}
+
+/// Payments with these numbers under mandates drawn evenly.
+pub(super) fn payments(
+    mandates: &[Mandate],
+    numbers: std::ops::Range<u64>,
+) -> Vec<(Mandate, PartnerEnvelope)> {
+    let one = |number| {
+        let draw = scatter(number);
+        let mandate = mandates[(draw % mandates.len() as u64) as usize];
+        (mandate, payment(number, 1 + ((draw >> 40) % AMOUNT_MINOR_MAX) as i64, &mandate))
+    };
+    numbers.map(one).collect()
+}
+
+/// All mandates of a bank, with the accounts that payments under them touch.
+pub(super) async fn mandates_of(pool: &MySqlPool) -> anyhow::Result<Vec<Mandate>> {
+    let rows = sqlx::query(
+        "SELECT m.id, m.partner_id, m.account_id, s.account_id FROM mandates m JOIN settlement_accounts s \
+         ON s.partner_id = m.partner_id AND s.currency = m.currency ORDER BY m.id",
+    );
+    let mut mandates = Vec::new();
+    for row in rows.fetch_all(pool).await? {
+        let id = |column: usize| anyhow::Ok(Uuid::from_slice(row.try_get(column)?)?);
+        mandates.push(Mandate {
+            id: MandateId::from_uuid(id(0)?),
+            partner: PartnerId::from_uuid(id(1)?),
+            debit: AccountId::from_uuid(id(2)?),
+            credit: AccountId::from_uuid(id(3)?),
+        });
+    }
+    Ok(mandates)
 }
 
 fn payment(number: u64, amount_minor: i64, mandate: &Mandate) -> PartnerEnvelope {

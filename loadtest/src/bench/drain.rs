@@ -51,9 +51,7 @@ pub(super) async fn measure(servers: Servers, report: &mut Report) -> anyhow::Re
     for _ in 0..ROUNDS {
         bare.push(ceiling_run(&mut ceiling, &mut city).await?);
         spread.push(drain(&system, &mut city, PAYMENTS, Credit::Spread).await?);
-        ceiling.keep_alive().await?;
         one_account.push(drain(&system, &mut city, PAYMENTS, Credit::OneAccount).await?);
-        ceiling.keep_alive().await?;
     }
     ceiling.remove().await?;
     let rate = |runs: &[Drained]| median(runs.iter().map(|run| run.payments_per_second));

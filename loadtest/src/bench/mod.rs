@@ -3,16 +3,23 @@
 //! Each section starts a system of its own (real processes, own database and topics) and ends it. Sections are
 //! short and alternate what they compare, since a machine is never equally fast twice.
 
+mod alone;
+pub mod bare;
 mod ceiling;
 mod city;
 mod drain;
+mod flow;
+mod ingest;
 mod machine;
 mod proc;
 mod produce;
+mod webhooks;
+mod wire;
 
 use std::path::PathBuf;
 
 use anyhow::bail;
+use clap::ValueEnum as _;
 
 use crate::loopback;
 use crate::report::Report;
@@ -26,6 +33,14 @@ const PROGRAMS: [&str; 4] = ["ingest", "processor", "notifier", "admin-api"];
 pub enum Section {
     /// Draining a backlog, compared with bare statements and with one hot account.
     Drain,
+    /// Accepting payments, compared with a bare HTTP server.
+    Ingest,
+    /// One payment at a time.
+    Alone,
+    /// Payments through everything: latencies, the sustained rate, memory.
+    Flow,
+    /// Delivering webhooks.
+    Webhooks,
 }
 
 /// The settings of `loadtest bench`.
@@ -53,12 +68,17 @@ pub async fn run(config: &Config) -> anyhow::Result<()> {
     let pool = servers.mysql.pool("bench", 2)?;
     let mut report = Report::new(machine::describe(&pool).await?);
     eprintln!("{}", report.machine);
-    for section in [Section::Drain] {
-        if !config.only.is_empty() && !config.only.contains(&section) {
+    for section in Section::value_variants() {
+        if !config.only.is_empty() && !config.only.contains(section) {
             continue;
         }
+        let servers = Servers::from_env()?;
         match section {
-            Section::Drain => drain::measure(Servers::from_env()?, &mut report).await?,
+            Section::Drain => drain::measure(servers, &mut report).await?,
+            Section::Ingest => ingest::measure(servers, &mut report).await?,
+            Section::Alone => alone::measure(servers, &mut report).await?,
+            Section::Flow => flow::measure(servers, &mut report).await?,
+            Section::Webhooks => webhooks::measure(servers, &mut report).await?,
         }
     }
     pool.close().await;

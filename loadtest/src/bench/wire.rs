@@ -1,0 +1,276 @@
+//! The cheapest driver there can be: requests signed before the clock starts, written as they are to kept
+//! connections, answers read by their length. On a machine that the driver shares with what it measures, a whole HTTP
+//! client would be a good part of what is measured.
+//!
+//! One request at a time on each connection; nothing is repeated.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use client::PaymentRequest;
+use domain::http_signature::{self, RequestParts, content_digest};
+use domain::ids::{MandateId, PartnerId, PaymentId, payment_id};
+use domain::money::{Amount, Currency};
+use domain::secret::HmacKey;
+use http::{HeaderMap, HeaderValue, Method};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::driver::{now_us, scatter};
+use crate::latency::Latencies;
+
+/// How long an answer may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// The longest answer that is read.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// What a timer may be late by its nature. A request begun so little late counts from when it was begun.
+const TIMER_SLACK: Duration = Duration::from_millis(2);
+const PATH: &str = "/v1/payments";
+
+/// Who posts.
+pub(super) struct Signer<'a> {
+    pub(super) partner: PartnerId,
+    pub(super) key_id: &'a str,
+    pub(super) key_secret: &'a str,
+    pub(super) mandates: &'a [MandateId],
+}
+
+/// Requests as bytes.
+pub(super) struct Requests {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+    /// The payment that each stands for.
+    pub(super) payments: Vec<PaymentId>,
+}
+
+impl Requests {
+    /// Signs `count` payments for the server at `address`; `wait` is `Prefer: wait`. Signatures hold for 300 s.
+    pub(super) fn sign(
+        signer: &Signer<'_>,
+        address: SocketAddr,
+        name: &str,
+        count: usize,
+        wait: Option<u8>,
+    ) -> anyhow::Result<Self> {
+        let (key, authority) = (HmacKey::from_base64(signer.key_secret)?, address.to_string());
+        let mut requests =
+            Self { bytes: Vec::with_capacity(count * 900), ends: Vec::new(), payments: Vec::new() };
+        for number in 0..count as u64 {
+            let draw = scatter(number);
+            let mandate = signer.mandates[(draw % signer.mandates.len() as u64) as usize];
+            let amount = Amount::new(1 + ((draw >> 40) % 100) as i64, Currency::EUR)?;
+            let mut payment = PaymentRequest::new(mandate, amount);
+            payment.reference = Some(format!("order-{number}"));
+            let body = serde_json::to_vec(&payment)?;
+            let idempotency_key = format!("{name}-{number}");
+            let mut headers = HeaderMap::new();
+            headers.insert("content-type", HeaderValue::from_static("application/json"));
+            headers.insert("content-digest", content_digest::header_value(&body));
+            headers.insert("idempotency-key", HeaderValue::try_from(&idempotency_key)?);
+            let parts = RequestParts {
+                method: &Method::POST,
+                authority: &authority,
+                path: PATH,
+                query: None,
+                headers: &headers,
+                has_body: true,
+            };
+            http_signature::sign(&parts, signer.key_id, &key, now_us() / 1_000_000, None)?
+                .insert_into(&mut headers);
+            if let Some(wait) = wait {
+                headers.insert("prefer", HeaderValue::try_from(format!("wait={wait}"))?);
+            }
+            requests.push(&authority, &headers, &body);
+            requests.payments.push(payment_id(signer.partner, &idempotency_key));
+        }
+        Ok(requests)
+    }
+
+    fn push(&mut self, authority: &str, headers: &HeaderMap, body: &[u8]) {
+        self.bytes.extend_from_slice(format!("POST {PATH} HTTP/1.1\r\nhost: {authority}\r\n").as_bytes());
+        for (name, value) in headers {
+            self.bytes.extend_from_slice(name.as_str().as_bytes());
+            self.bytes.extend_from_slice(b": ");
+            self.bytes.extend_from_slice(value.as_bytes());
+            self.bytes.extend_from_slice(b"\r\n");
+        }
+        self.bytes.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
+        self.bytes.extend_from_slice(body);
+        self.ends.push(self.bytes.len());
+    }
+
+    fn get(&self, index: usize) -> Option<&[u8]> {
+        let start = if index == 0 { 0 } else { *self.ends.get(index - 1)? };
+        Some(&self.bytes[start..*self.ends.get(index)?])
+    }
+}
+
+/// One answered request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Answered {
+    /// Which request.
+    pub(super) index: usize,
+    /// When it was due, or begun when it was not late, in microseconds since 1970.
+    pub(super) due_us: i64,
+    /// The HTTP status.
+    pub(super) status: u16,
+}
+
+/// What came of the requests.
+pub(super) struct Outcome {
+    pub(super) answered: Vec<Answered>,
+    pub(super) latencies: Latencies,
+    /// From the first request to the last answer.
+    pub(super) elapsed: Duration,
+}
+
+impl Outcome {
+    /// How often each status came.
+    pub(super) fn statuses(&self) -> BTreeMap<u16, usize> {
+        let mut statuses = BTreeMap::new();
+        for answered in &self.answered {
+            *statuses.entry(answered.status).or_default() += 1;
+        }
+        statuses
+    }
+
+    /// Fails unless every answer was this one: everything else would measure another thing.
+    pub(super) fn only(&self, status: u16) -> anyhow::Result<()> {
+        let statuses = self.statuses();
+        if statuses.keys().any(|it| *it != status) {
+            bail!("answers other than {status} came, by status: {statuses:?}");
+        }
+        Ok(())
+    }
+
+    /// Answers a second.
+    pub(super) fn per_second(&self) -> f64 {
+        self.answered.len() as f64 / self.elapsed.as_secs_f64()
+    }
+}
+
+/// Sends requests until `duration` is over or there are no more. With `rate` request `n` is due at `n / rate`,
+/// otherwise each connection sends the next when it has its answer.
+pub(super) async fn send(
+    address: SocketAddr,
+    requests: &Arc<Requests>,
+    connections: usize,
+    rate: Option<f64>,
+    duration: Duration,
+) -> anyhow::Result<Outcome> {
+    let mut streams = Vec::with_capacity(connections);
+    for _ in 0..connections {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        streams.push(stream);
+    }
+    let next = Arc::new(AtomicUsize::new(0));
+    let started = Instant::now();
+    let mut workers = JoinSet::new();
+    for stream in streams {
+        let worker = Worker {
+            stream,
+            buffer: Vec::with_capacity(4_096),
+            answered: Vec::new(),
+            latencies: Latencies::default(),
+        };
+        workers.spawn(worker.run(requests.clone(), next.clone(), started, rate, duration));
+    }
+    let mut outcome =
+        Outcome { answered: Vec::new(), latencies: Latencies::default(), elapsed: Duration::ZERO };
+    while let Some(worker) = workers.join_next().await {
+        let worker = worker??;
+        outcome.answered.extend(worker.answered);
+        outcome.latencies.merge(&worker.latencies);
+    }
+    outcome.elapsed = started.elapsed();
+    Ok(outcome)
+}
+
+struct Worker {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+    answered: Vec<Answered>,
+    latencies: Latencies,
+}
+
+impl Worker {
+    async fn run(
+        mut self,
+        requests: Arc<Requests>,
+        next: Arc<AtomicUsize>,
+        started: Instant,
+        rate: Option<f64>,
+        duration: Duration,
+    ) -> anyhow::Result<Self> {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(request) = requests.get(index) else { return Ok(self) };
+            let due = rate.map(|rate| started + Duration::from_secs_f64(index as f64 / rate));
+            if due.unwrap_or_else(Instant::now) >= started + duration {
+                return Ok(self);
+            }
+            if let Some(due) = due {
+                tokio::time::sleep_until(due).await;
+            }
+            let begun = Instant::now();
+            let due = due.filter(|due| *due + TIMER_SLACK < begun).unwrap_or(begun);
+            let due_us = now_us() - begun.duration_since(due).as_micros() as i64;
+            let exchange = tokio::time::timeout(ANSWER_TIMEOUT, self.exchange(request)).await;
+            let status = exchange.context("an answer took too long")??;
+            self.latencies.record(due.elapsed());
+            self.answered.push(Answered { index, due_us, status });
+        }
+    }
+
+    async fn exchange(&mut self, request: &[u8]) -> anyhow::Result<u16> {
+        self.stream.write_all(request).await?;
+        self.buffer.clear();
+        loop {
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                bail!("the server closed the connection");
+            }
+            if let Some((status, length)) = head(&self.buffer)?
+                && self.buffer.len() >= length
+            {
+                return Ok(status);
+            }
+            if self.buffer.len() > ANSWER_BYTES_MAX {
+                bail!("an answer is longer than {ANSWER_BYTES_MAX} bytes");
+            }
+        }
+    }
+}
+
+/// Status and whole length of an answer whose head is complete.
+fn head(bytes: &[u8]) -> anyhow::Result<Option<(u16, usize)>> {
+    let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(None) };
+    let text = std::str::from_utf8(&bytes[..end]).context("the head of an answer is no text")?;
+    let status = text.get(9..12).and_then(|status| status.parse().ok()).context("an answer has no status")?;
+    let length = text
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+        .map_or(Ok(0), |(_, value)| value.trim().parse::<usize>())?;
+    Ok(Some((status, end + 4 + length)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_ends_where_its_length_says() {
+        assert_eq!(head(b"HTTP/1.1 202 Accepted\r\ncontent-le").unwrap(), None);
+        let whole = b"HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\nx: y\r\n\r\n{}";
+        assert_eq!(head(whole).unwrap(), Some((202, whole.len())));
+        assert_eq!(head(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap(), Some((204, 27)));
+        assert!(head(b"nonsense\r\n\r\n").is_err());
+    }
+}
