@@ -5,6 +5,7 @@
 //! | connects and says nothing, or sends its head byte by byte | `http_header_timeout_ms`, then the connection ends |
 //! | keeps a connection open between requests | `http_idle_timeout_ms` |
 //! | sends its body slowly | `http_body_timeout_ms`: reading the body fails ([`is_body_timeout`]) |
+//! | is refused before its body was read | the rest is read, at most 64 KiB and 500 ms, or `Connection: close` |
 //! | does not read its answer | `http_write_timeout_ms` without progress |
 //! | sends a large head or many headers | 431 |
 //! | comes when all connections are taken | 503 with `Retry-After`, at once |
@@ -39,8 +40,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
-use body::TimedBody;
 pub use body::{BodyTimedOut, is_body_timeout};
+use body::{TimedBody, Unread};
 use connection::{GuardedStream, Phase};
 
 /// What one listener bears.
@@ -202,10 +203,12 @@ impl Server {
     ) -> Result<Response<Body>, Infallible> {
         phase.busy();
         let body_timeout = Duration::from_millis(self.limits.http_body_timeout_ms);
-        let mut request = request.map(|body| Body::new(TimedBody::new(body, body_timeout)));
+        let unread = Unread::default();
+        let mut request = request.map(|body| Body::new(TimedBody::new(body, body_timeout, unread.clone())));
         request.extensions_mut().insert(ConnectInfo(peer));
         let mut response = self.app.clone().oneshot(request).await?;
-        if self.slots.available_permits() < self.limits.http_connections_max / FEW_SLOTS_DIVISOR {
+        let drained = body::drain(&unread).await;
+        if !drained || self.slots.available_permits() < self.limits.http_connections_max / FEW_SLOTS_DIVISOR {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         phase.waiting();

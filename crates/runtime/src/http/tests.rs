@@ -50,6 +50,8 @@ impl Server {
                     Err(error) => format!("timed out: {}", is_body_timeout(&error)),
                 }),
             )
+            // Decides by the head alone.
+            .route("/refuse", post(async || axum::http::StatusCode::UNAUTHORIZED))
             .route(
                 "/wait",
                 get(async move || {
@@ -232,6 +234,35 @@ async fn large_heads_and_many_headers_are_refused() {
     let mut stream = server.connect().await;
     let flood = async { while stream.write_all(&[b'y'; 4_096]).await.is_ok() {} };
     tokio::time::timeout(LONG, flood).await.expect("an endless head is cut off");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_refusal_before_the_body_leaves_a_connection_for_the_next_request_or_says_that_it_does_not() {
+    let server = Server::start(limits()).await;
+    let mut stream = server.connect().await;
+    for _ in 0..3 {
+        stream.write_all(b"POST /refuse HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n").await.unwrap();
+        // Many clients send head and body apart, and a refusal may overtake the body.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        stream.write_all(b"hello").await.unwrap();
+        let refused = answer(&mut stream).await;
+        assert!(
+            refused.starts_with("HTTP/1.1 401 ") && !refused.contains("connection: close"),
+            "{refused:?}"
+        );
+    }
+    stream.write_all(GET).await.unwrap();
+    assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200 "));
+    // A body that does not come, and one that is too long to read for nothing.
+    for length in [5, 100 << 20] {
+        let mut stream = server.connect().await;
+        let head = format!("POST /refuse HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let refused = answer(&mut stream).await;
+        assert!(refused.starts_with("HTTP/1.1 401 ") && refused.contains("connection: close"), "{refused:?}");
+        assert_eq!(rest(&mut stream).await, "");
+    }
     server.stop().await;
 }
 
