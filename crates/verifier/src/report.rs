@@ -9,7 +9,7 @@ const FINDINGS_MAX: usize = 20;
 
 /// What must always hold; see `ARCHITECTURE.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[allow(missing_docs, reason = "each is one line of the crate's table")]
+#[expect(missing_docs, reason = "each is one line of the crate's table")]
 pub enum Invariant {
     I1,
     I2,

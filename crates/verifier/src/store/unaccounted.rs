@@ -1,0 +1,48 @@
+//! The first of the rows that nothing accounts for. Each of these reads whole tables, so they run only when the counts
+//! differ, to name a row.
+
+use super::{MySqlPool, Result, Sql, Uuid, rows, uuid};
+
+/// An entry that its payment does not refer to.
+pub(crate) async fn entry(pool: &MySqlPool) -> Result<Option<(Uuid, u64)>> {
+    let mut sql = Sql::new();
+    sql.text(
+        "SELECT e.account_id, e.version FROM entries e LEFT JOIN payments p ON p.id = e.payment_id \
+         AND p.status = 2 AND ((p.debit_account = e.account_id AND p.debit_version = e.version) \
+         OR (p.credit_account = e.account_id AND p.credit_version = e.version)) \
+         WHERE p.id IS NULL LIMIT 1",
+    );
+    Ok(rows(pool, &sql, |row| Ok((uuid(row, 0)?, sqlx::Row::try_get(row, 1)?))).await?.pop())
+}
+
+/// An event that no payment and no change refers to.
+pub(crate) async fn event(pool: &MySqlPool) -> Result<Option<(Uuid, u64)>> {
+    let mut sql = Sql::new();
+    sql.text(
+        "SELECT e.partner_id, e.sequence FROM events e \
+         LEFT JOIN payments p ON p.partner_id = e.partner_id AND p.event_sequence = e.sequence \
+         LEFT JOIN changes c ON c.partner_id = e.partner_id AND c.event_sequence = e.sequence \
+         WHERE p.id IS NULL AND c.id IS NULL LIMIT 1",
+    );
+    Ok(rows(pool, &sql, |row| Ok((uuid(row, 0)?, sqlx::Row::try_get(row, 1)?))).await?.pop())
+}
+
+/// An account that nobody opened.
+pub(crate) async fn account(pool: &MySqlPool) -> Result<Option<Uuid>> {
+    let mut sql = Sql::new();
+    sql.text(
+        "SELECT a.id FROM accounts a LEFT JOIN changes c ON c.target_id = a.id AND c.kind = 'open_account' \
+         AND c.reason IS NULL WHERE c.id IS NULL LIMIT 1",
+    );
+    Ok(rows(pool, &sql, |row| uuid(row, 0)).await?.pop())
+}
+
+/// A mandate that nobody granted.
+pub(crate) async fn mandate(pool: &MySqlPool) -> Result<Option<Uuid>> {
+    let mut sql = Sql::new();
+    sql.text(
+        "SELECT m.id FROM mandates m LEFT JOIN changes c ON c.target_id = m.id AND c.kind = 'grant_mandate' \
+         AND c.reason IS NULL WHERE c.id IS NULL LIMIT 1",
+    );
+    Ok(rows(pool, &sql, |row| uuid(row, 0)).await?.pop())
+}
