@@ -2,7 +2,8 @@
 //!
 //! It serves idempotent replays, status reads and waiting requests (`Prefer: wait`). The next statement goes out
 //! when the previous one is back, so batches form by themselves under load and a request alone waits for nobody.
-//! Waiters are asked for again after 2 ms at first and 20 ms later.
+//! Waiters are asked for again after 2 ms at first and 20 ms later; while there are few and they are young, as soon as
+//! the answer is back, since a payment alone is decided in a few milliseconds and a timer would add two to them.
 //!
 //! MySQL may be away: the first failure answers everybody "unavailable", and until a probe succeeds again nobody
 //! asks at all. Nothing that moves money depends on these answers; the processor decides.
@@ -39,6 +40,10 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(250);
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 const POLL_FIRST: Duration = Duration::from_millis(2);
 const POLL_LAST: Duration = Duration::from_millis(20);
+/// So few waiters may keep the statement going round without a pause; more would take MySQL from the processor.
+const EAGER_WAITERS_MAX: usize = 4;
+/// And no longer than this: what is not decided by then stands behind others.
+const EAGER_MAX: Duration = Duration::from_millis(20);
 /// Waiters due this soon go along, so that their statements fall together.
 const POLL_SLACK: Duration = Duration::from_millis(1);
 
@@ -271,10 +276,14 @@ impl Task {
             // The table is empty: the schema is not there in full. Do not ask for it at every turn.
             self.sample_at = now + SAMPLE_INTERVAL;
         }
+        let few = self.waiting.len() + batch.len() <= EAGER_WAITERS_MAX;
         for ask in batch {
             match (see(&ask, snapshot), ask.until) {
                 (Seen::Absent { .. }, Some(until)) if now < until => {
-                    let pause = (ask.asked_at.elapsed() / 4).clamp(POLL_FIRST, POLL_LAST);
+                    let pause = match ask.asked_at.elapsed() {
+                        age if few && age < EAGER_MAX => Duration::ZERO,
+                        age => (age / 4).clamp(POLL_FIRST, POLL_LAST),
+                    };
                     self.waiting.push(Ask { due: (now + pause).min(until), ..ask });
                 }
                 // Nobody listens any more: the client went away, or its budget is spent.

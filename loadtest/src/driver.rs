@@ -387,12 +387,11 @@ impl Driver {
             }
             Err(error) => {
                 self.progress.failed.fetch_add(1, Ordering::Relaxed);
-                match refusal(&error, load.retries.max > 0) {
-                    Some(code) => *report.refused.entry(code).or_default() += 1,
-                    None => {
-                        let problem = error.to_string();
-                        report.unknown.push(Unknown { idempotency_key, partner: index, problem });
-                    }
+                if let Some(code) = refusal(&error, load.retries.max > 0) {
+                    *report.refused.entry(code).or_default() += 1;
+                } else {
+                    let problem = error.to_string();
+                    report.unknown.push(Unknown { idempotency_key, partner: index, problem });
                 }
             }
         }

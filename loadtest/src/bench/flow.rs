@@ -117,7 +117,7 @@ impl Flow {
             }
         }
         if holds == 0.0 {
-            bail!("not even {:.0} payments/s are sustained", fails);
+            bail!("not even {fails:.0} payments/s are sustained");
         }
         Ok(holds)
     }
