@@ -14,36 +14,50 @@ pub struct Config {
     /// Draws moments and targets; printed when it was not given, so that a run can be repeated.
     #[arg(long)]
     pub seed: Option<u64>,
-    /// SIGKILLs to processor, notifier and ingest; MySQL and Kafka are killed once each besides.
-    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(2..=10_000))]
+    /// SIGKILLs to processor, notifier and ingest; MySQL and Kafka are killed once each besides. 0 leaves all that out.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub kills: u32,
     /// Payments a second while things break.
     #[arg(long, default_value_t = 100.0)]
     pub rate: f64,
     /// Seconds of each half of the measure of isolation: healthy endpoints alone, and beside bad ones. 0 leaves it out.
-    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=600))]
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=600))]
     pub seconds: u64,
+    /// How often isolation is measured.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=99))]
+    pub rounds: u16,
 }
 
 /// Runs both; an error is a difference or a goal that is missed.
 pub async fn run(config: &Config) -> anyhow::Result<()> {
-    let seed = config.seed.unwrap_or_else(rand::random);
-    println!("seed {seed}, {} kills, {} payments a second", config.kills, config.rate);
-    let outcome = killed_anywhere::run(Plan { seed, kills: config.kills, rate: config.rate }).await?;
-    println!("nothing lost, nothing twice, everything told: {outcome:#?}");
-    if config.seconds == 0 {
-        return Ok(());
+    if config.kills > 0 {
+        let seed = config.seed.unwrap_or_else(rand::random);
+        println!("seed {seed}, {} kills, {} payments a second", config.kills, config.rate);
+        let outcome = killed_anywhere::run(Plan { seed, kills: config.kills, rate: config.rate }).await?;
+        println!("nothing lost, nothing twice, everything told: {outcome:#?}");
     }
-    let measured = endpoints::run(Duration::from_secs(config.seconds), config.rate).await?;
-    println!(
-        "healthy endpoints, decision to receipt: p50 {:.1} ms, p99 {:.1} ms alone; p50 {:.1} ms, p99 {:.1} ms beside a hanging \
-         and a refused one; p99 ratio {:.2} (goal: below {RATIO_MAX})",
-        measured.alone_p50_ms,
-        measured.alone_p99_ms,
-        measured.beside_p50_ms,
-        measured.beside_p99_ms,
-        measured.ratio(),
-    );
-    anyhow::ensure!(measured.ratio() < RATIO_MAX, "healthy endpoints wait for bad ones: {measured:?}");
+    if config.seconds > 0 { isolation(config).await } else { Ok(()) }
+}
+
+/// Each round has a bank of its own; the median leaves out the round that the machine disturbed.
+async fn isolation(config: &Config) -> anyhow::Result<()> {
+    let mut ratios = Vec::new();
+    for round in 1..=config.rounds {
+        let measured = endpoints::run(Duration::from_secs(config.seconds), config.rate).await?;
+        println!(
+            "round {round}, healthy endpoints, decision to receipt: p50 {:.1} ms, p99 {:.1} ms alone; p50 {:.1} ms, p99 {:.1} \
+             ms beside a hanging and a refused one; p99 ratio {:.2}",
+            measured.alone_p50_ms,
+            measured.alone_p99_ms,
+            measured.beside_p50_ms,
+            measured.beside_p99_ms,
+            measured.ratio(),
+        );
+        ratios.push(measured.ratio());
+    }
+    ratios.sort_by(f64::total_cmp);
+    let median = ratios[ratios.len() / 2];
+    println!("p99 ratio, median of {} rounds: {median:.2} (goal: below {RATIO_MAX})", ratios.len());
+    anyhow::ensure!(median < RATIO_MAX, "healthy endpoints wait for bad ones");
     Ok(())
 }
