@@ -4,7 +4,7 @@
 //! repeats. A path can be told to misbehave ([`Behaviour`]). What was received is kept when the behaviour changes.
 //!
 //! A delivery counts as received only when its signature is good and it was answered 2xx; bodies are read to
-//! [`BODY_BYTES_MAX`], records kept to [`RECORDS_MAX`] a path.
+//! 64 KiB, records kept to five million a path.
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
