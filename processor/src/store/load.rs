@@ -3,13 +3,14 @@
 //! One text, in the order of locks: positions, (no lock: used ids, dead letters, partners, settlement accounts),
 //! mandates, accounts, partner sequences.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use domain::account::{AccountStatus, Owner, OwnerKind};
 use domain::command::{BankCommand, PartnerCommand};
 use domain::fingerprint::Fingerprint;
 use domain::ids::{AccountId, MandateId, PartnerId, PaymentId, bank_account_id, conflict_id};
 use domain::mandate::{MandateKind, MandateStatus};
+use domain::money::Currency;
 use domain::time::{Day, Timestamp};
 use domain::topic::Source;
 use runtime::sql::Sql;
@@ -32,11 +33,17 @@ const PARTNER_ACTIVE: i64 = 1;
 pub struct References {
     partitions: BTreeSet<PartitionKey>,
     ids: BTreeSet<Uuid>,
+    /// Of these, those of bank commands, which may be payments or changes; a partner's can only be payments.
+    bank_ids: BTreeSet<Uuid>,
     roots: BTreeSet<Uuid>,
     partners: BTreeSet<PartnerId>,
     mandates: BTreeSet<MandateId>,
     accounts: BTreeSet<AccountId>,
     sequences: BTreeSet<PartnerId>,
+    /// Settlement accounts that are remembered, which never change.
+    settled: BTreeMap<(PartnerId, Currency), AccountId>,
+    /// Partners whose settlement accounts must be read.
+    unsettled: BTreeSet<PartnerId>,
 }
 
 /// The state that a batch is decided on, under lock.
@@ -62,10 +69,14 @@ impl References {
             references.accounts.insert(account);
             references.sequences.insert(partner);
         }
-        let settlement = wanted.settlement.iter();
-        references
-            .accounts
-            .extend(settlement.filter_map(|(partner, currency)| facts.settlement(*partner, *currency)));
+        for (partner, currency) in &wanted.settlement {
+            if let Some(account) = facts.settlement(*partner, *currency) {
+                references.accounts.insert(account);
+                references.settled.insert((*partner, *currency), account);
+            } else {
+                references.unsettled.insert(*partner);
+            }
+        }
         let owners: Vec<_> = wanted.owners.iter().filter_map(|account| facts.owner(*account)).collect();
         references.sequences.extend(&owners);
         references.partners.extend(owners);
@@ -88,7 +99,10 @@ impl References {
                     }
                 }
             }
-            Content::Bank(envelope, _) => self.bank(&envelope.command, wanted),
+            Content::Bank(envelope, _) => {
+                self.bank_ids.insert(envelope.id);
+                self.bank(&envelope.command, wanted);
+            }
             Content::Undecodable(_) => {}
         }
     }
@@ -99,6 +113,7 @@ impl References {
                 self.accounts.insert(open.account);
                 if let Owner::Partner(partner) = open.owner {
                     self.partners.insert(partner);
+                    self.unsettled.insert(partner);
                 }
             }
             BankCommand::Deposit(deposit) => {
@@ -141,7 +156,8 @@ pub async fn load(session: &mut Session, references: &References) -> Result<Load
     else {
         return Err(StoreError::Fatal("the reads of a batch gave too few answers".to_owned()));
     };
-    let mut view = View::default();
+    let settlement_accounts = references.settled.iter().map(|(key, account)| (*key, *account)).collect();
+    let mut view = View { settlement_accounts, ..View::default() };
     for row in used.iter().chain(used_by_changes) {
         let fingerprint = Fingerprint::from_bytes(row.bytes(1)?).ok_or_else(|| unreadable(1))?;
         view.used.insert(row.uuid(0)?, fingerprint);
@@ -225,7 +241,7 @@ pub async fn load_conflicts(
         return Ok(());
     }
     let mut sql = Sql::new();
-    select_used(&mut sql, &conflicts);
+    select_used(&mut sql, &conflicts, &conflicts);
     let answer = session.send(&sql).await?;
     for row in answer.rows.iter().flatten() {
         let fingerprint = Fingerprint::from_bytes(row.bytes(1)?).ok_or_else(|| unreadable(1))?;
@@ -234,11 +250,11 @@ pub async fn load_conflicts(
     Ok(())
 }
 
-fn select_used(sql: &mut Sql, ids: &BTreeSet<Uuid>) {
+fn select_used(sql: &mut Sql, ids: &BTreeSet<Uuid>, bank_ids: &BTreeSet<Uuid>) {
     sql.text("SELECT id, fingerprint FROM payments WHERE id IN (NULL");
     push_ids(sql, ids.iter().copied());
     sql.text("); SELECT id, fingerprint FROM changes WHERE id IN (NULL");
-    push_ids(sql, ids.iter().copied());
+    push_ids(sql, bank_ids.iter().copied());
     sql.text(")");
 }
 
@@ -247,13 +263,13 @@ fn statements(references: &References) -> Sql {
     sql.text("START TRANSACTION; ");
     super::positions::select_for_update(&mut sql, references.partitions.iter().copied());
     sql.text("; ");
-    select_used(&mut sql, &references.ids);
+    select_used(&mut sql, &references.ids, &references.bank_ids);
     sql.text("; SELECT DISTINCT root_id FROM dead_letters WHERE status = 1 AND root_id IN (NULL");
     push_ids(&mut sql, references.roots.iter().copied());
     sql.text("); SELECT id, status, livemode FROM partners WHERE id IN (NULL");
     push_ids(&mut sql, references.partners.iter().map(PartnerId::uuid));
     sql.text("); SELECT partner_id, currency, account_id FROM settlement_accounts WHERE partner_id IN (NULL");
-    push_ids(&mut sql, references.partners.iter().map(PartnerId::uuid));
+    push_ids(&mut sql, references.unsettled.iter().map(PartnerId::uuid));
     sql.text(
         "); SELECT id, partner_id, account_id, kind, status, version, currency, payment_max_minor, \
          daily_max_minor, spent_day, spent_minor, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', expires_at), reference, \
