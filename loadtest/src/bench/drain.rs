@@ -48,10 +48,17 @@ pub(super) async fn measure(servers: Servers, report: &mut Report) -> anyhow::Re
     drain(&system, &mut city, WARM_UP / 2, Credit::OneAccount).await?;
     let mut ceiling = Ceiling::copy_of(system.mysql(), system.pool()).await?;
     let (mut spread, mut one_account, mut bare) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
+    for round in 1..=ROUNDS {
         bare.push(ceiling_run(&mut ceiling, &mut city).await?);
         spread.push(drain(&system, &mut city, PAYMENTS, Credit::Spread).await?);
         one_account.push(drain(&system, &mut city, PAYMENTS, Credit::OneAccount).await?);
+        let rate = |runs: &[Drained]| runs.last().map_or(0.0, |run| run.payments_per_second);
+        eprintln!(
+            "  … round {round}: bare {:.0}, drain {:.0}, one account {:.0} payments/s",
+            bare.last().copied().unwrap_or_default(),
+            rate(&spread),
+            rate(&one_account)
+        );
     }
     ceiling.remove().await?;
     let rate = |runs: &[Drained]| median(runs.iter().map(|run| run.payments_per_second));

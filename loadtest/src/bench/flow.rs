@@ -21,9 +21,12 @@ pub(super) const PATH: &str = "/webhooks";
 const CONNECTIONS_MAX: usize = 256;
 /// A connection should be used again before the server takes it for a silent one.
 const CONNECTION_PAUSE_S: f64 = 2.0;
-/// Of one try of a rate, and of measuring latencies.
+/// Of one try of a rate, and of measuring at the low rate.
 const TRY: Duration = Duration::from_secs(10);
 const LATENCIES: Duration = Duration::from_secs(15);
+/// Runs at half of the sustained rate; the one with the median p99 counts, since other programs may stall one of them.
+const HALF_RUNS: usize = 3;
+const HALF: Duration = Duration::from_secs(8);
 const LOW_RATE: f64 = 20.0;
 /// The first rate that is tried; each next is so much higher.
 const FIRST_RATE: f64 = 400.0;
@@ -55,7 +58,14 @@ pub(super) async fn measure(servers: Servers, report: &mut Report) -> anyhow::Re
     low.add(report, &format!("{LOW_RATE}/s"), Goal::None);
     let sustained = flow.sustained().await?;
     report.add("sustained rate through everything, load included", sustained, "payments/s", Goal::None);
-    let half = flow.run(sustained / 2.0, LATENCIES).await?;
+    let mut halves = Vec::with_capacity(HALF_RUNS);
+    for _ in 0..HALF_RUNS {
+        let half = flow.run(sustained / 2.0, HALF).await?;
+        eprintln!("  … half of it, {:.0} payments/s: webhooks {}", sustained / 2.0, half.told);
+        halves.push(half);
+    }
+    halves.sort_by(|a, b| a.told.p99_ms().total_cmp(&b.told.p99_ms()));
+    let half = &halves[HALF_RUNS / 2];
     half.add(report, "half of the sustained rate", Goal::AtMost(100.0));
     for service in [Service::Ingest, Service::Processor, Service::Notifier] {
         let pid = flow.system.pid(service, 0).context("a service is gone")?;
