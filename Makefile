@@ -89,8 +89,9 @@ test: servers ## run every test on real Kafka and MySQL
 
 .PHONY: bench
 bench: servers build ## measure, print a table, write .local/bench.json
-	$(WITH_SERVERS) cargo run --release -p loadtest -- bench
+	$(WITH_SERVERS) target/release/loadtest bench
 
 .PHONY: load
 load: up ## drive the running services with load and report
-	$(WITH_SERVERS) cargo run --release -p loadtest -- load
+	@$(LOCAL) seed
+	$(WITH_SERVERS) target/release/loadtest load
