@@ -239,7 +239,7 @@ impl Applier {
         let Loaded { positions, mut view, not_before } = self.load(items).await?;
         let items = self.unapplied(items, &positions)?;
         if items.is_empty() {
-            // Nothing to write; the open transaction and its locks go with the connection's next use.
+            // Everything was applied before; the locks are given back.
             self.rollback().await?;
             return Ok(Done::default());
         }

@@ -213,8 +213,6 @@ pub mod limits {
     pub const METADATA_KEY_MAX: usize = 40;
     /// One value of `metadata`.
     pub const METADATA_VALUE_MAX: usize = 500;
-    /// `reason` of a bank command.
-    pub const REASON_MAX: usize = 500;
 }
 
 impl PartnerEnvelope {

@@ -12,7 +12,6 @@ use domain::ids::{AccountId, MandateId, PartnerId, PaymentId, bank_account_id, c
 use domain::mandate::{MandateKind, MandateStatus};
 use domain::money::Currency;
 use domain::time::{Day, Timestamp};
-use domain::topic::Source;
 use runtime::sql::Sql;
 use sqlx::mysql::MySqlRow;
 use uuid::Uuid;
@@ -336,16 +335,4 @@ fn account(row: &MySqlRow) -> Result<Account, StoreError> {
         head: row.bytes(13)?.try_into().map_err(|_| unreadable(13))?,
         entered_at: row.time(14)?,
     })
-}
-
-impl PartitionKey {
-    /// The partition of a position.
-    pub const fn of(position: domain::topic::Position) -> Self {
-        Self { source: position.source, partition: position.partition }
-    }
-
-    /// The topic.
-    pub const fn source(self) -> Source {
-        self.source
-    }
 }

@@ -1,6 +1,6 @@
 //! How far each partition is applied and announced.
 
-use domain::topic::Source;
+use domain::topic::{Position, Source};
 use runtime::sql::Sql;
 use sqlx::mysql::MySqlRow;
 
@@ -15,6 +15,13 @@ pub struct PartitionKey {
     pub source: Source,
     /// The partition.
     pub partition: i32,
+}
+
+impl PartitionKey {
+    /// The partition of a position.
+    pub const fn of(position: Position) -> Self {
+        Self { source: position.source, partition: position.partition }
+    }
 }
 
 /// A row of `positions`.
