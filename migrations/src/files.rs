@@ -23,6 +23,9 @@ migrations! {
     1 "0001_ledger.sql",
     2 "0002_partners.sql",
     3 "0003_deliveries.sql",
+    4 "0004_money.sql",
+    5 "0005_webhooks.sql",
+    6 "0006_people.sql",
 }
 
 #[cfg(test)]

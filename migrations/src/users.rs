@@ -80,7 +80,10 @@ pub const GRANTS: &[(&str, [&str; 5])] = &[
     ("payments",            ["S",    "SIU",     "",       "S",       "S"]),
     ("changes",             ["S",    "SI",      "",       "S",       "S"]),
     ("entries",             ["S",    "SI",      "",       "S",       "S"]),
+    ("follow_ups",          ["S",    "SI",      "",       "S",       "S"]),
+    ("holds",               ["S",    "SID",     "",       "S",       "S"]),
     ("mandates",            ["S",    "SIU",     "",       "S",       "S"]),
+    ("mandate_requests",    ["SI",   "S",       "",       "S",       "S"]),
     ("events",              ["S",    "SI",      "S",      "S",       "S"]),
     ("partner_sequences",   ["S",    "SIU",     "S",      "S",       "S"]),
     ("positions",           ["S",    "SIU",     "",       "S",       "S"]),
@@ -92,6 +95,8 @@ pub const GRANTS: &[(&str, [&str; 5])] = &[
     ("endpoint_states",     ["",     "",        "SIUD",   "S",       "S"]),
     ("deliveries",          ["",     "",        "SIUD",   "S",       "S"]),
     ("attempts",            ["",     "",        "SIUD",   "S",       "S"]),
+    ("notices",             ["SI",   "",        "SID",    "SI",      "S"]),
+    ("users",               ["",     "",        "",       "SIUD",    ""]),
     ("schema_migrations",   ["S",    "S",       "S",      "S",       "S"]),
 ];
 
