@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::metrics;
-use crate::store::{self, KeyRow};
+use crate::store::keys::{self as store, KeyRow};
 
 /// A load that takes longer has met a server that hangs.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(5);

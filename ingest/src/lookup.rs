@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::lag::Lag;
 use crate::metrics;
-use crate::store::{self, Query, Snapshot, Stored};
+use crate::store::payments::{self as store, Query, Snapshot, Stored};
 
 /// Requests that may stand in line; more are answered "unavailable", which costs them nothing but the answer.
 const QUEUE_MAX: usize = 4_096;

@@ -15,7 +15,7 @@ use super::schema;
 use crate::app::App;
 use crate::problem::{Code, Problem};
 use crate::signed::{Balances, Signed};
-use crate::store::{self, AccountRow};
+use crate::store::accounts::{self as store, AccountRow};
 
 /// A read that takes longer has met a server that hangs.
 const READ_TIMEOUT: Duration = Duration::from_secs(4);

@@ -23,7 +23,7 @@ use crate::prefer;
 use crate::problem::{Code, Problem};
 use crate::queue::{Placed, QueueError};
 use crate::signed::{Caller, Payments, Signed};
-use crate::store::{Stored, pending_view};
+use crate::store::payments::{Stored, pending_view};
 use crate::{metrics, token};
 
 /// For a status read, which has nothing better to do than to wait for MySQL.

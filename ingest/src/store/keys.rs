@@ -1,0 +1,48 @@
+//! API keys with what a request needs to know of their partner.
+
+use domain::ids::{KeyId, PartnerId};
+use domain::time::Timestamp;
+use sqlx::MySqlPool;
+
+use super::{Columns, StoreError};
+
+/// One API key with its partner.
+#[derive(Debug, Clone)]
+pub struct KeyRow {
+    /// The key.
+    pub id: KeyId,
+    /// Whose it is.
+    pub partner: PartnerId,
+    /// The sealed secret.
+    pub secret_sealed: Vec<u8>,
+    /// A bit for each scope.
+    pub scopes: u32,
+    /// From when on it does not count.
+    pub revoked_at: Option<Timestamp>,
+    /// `false` for a test partner.
+    pub livemode: bool,
+    /// The partner's rate limit.
+    pub requests_per_second: u32,
+}
+
+/// All keys of all partners.
+pub async fn load_keys(pool: &MySqlPool) -> Result<Vec<KeyRow>, StoreError> {
+    let text = "SELECT k.id, k.partner_id, k.secret_sealed, k.scopes, \
+                TIMESTAMPDIFF(MICROSECOND, '1970-01-01', k.revoked_at), p.livemode, p.requests_per_second \
+                FROM api_keys k JOIN partners p ON p.id = k.partner_id";
+    let rows = sqlx::raw_sql(text).fetch_all(pool).await?;
+    rows.iter()
+        .map(|row| {
+            let mut columns = Columns::new("api_keys", row);
+            Ok(KeyRow {
+                id: KeyId::from_uuid(columns.uuid()?),
+                partner: PartnerId::from_uuid(columns.uuid()?),
+                secret_sealed: columns.take()?,
+                scopes: columns.take()?,
+                revoked_at: columns.take::<Option<i64>>()?.map(Timestamp::from_micros),
+                livemode: columns.take::<u8>()? != 0,
+                requests_per_second: columns.take()?,
+            })
+        })
+        .collect()
+}
