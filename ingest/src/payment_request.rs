@@ -54,6 +54,7 @@ pub fn parse(body: &[u8]) -> Result<PaymentCommand, Problem> {
             mandate,
             amount_minor: amount.minor(),
             currency: amount.currency(),
+            expires_in_s: None,
             reference,
             description,
             metadata: metadata.unwrap_or_default(),

@@ -68,7 +68,11 @@ impl<'r> Columns<'r> {
     }
 
     fn currency(&mut self) -> Result<Currency, StoreError> {
-        let text: &str = self.take()?;
-        text.parse().map_err(|error: domain::money::UnknownCurrency| self.wrong(&error))
+        self.opt_currency()?.ok_or_else(|| self.wrong(&"NULL"))
+    }
+
+    fn opt_currency(&mut self) -> Result<Option<Currency>, StoreError> {
+        let text: Option<&str> = self.take()?;
+        text.map(str::parse).transpose().map_err(|error: domain::money::UnknownCurrency| self.wrong(&error))
     }
 }

@@ -5,22 +5,26 @@
 //! gives no right: the request that shows it is signed like any other.
 //!
 //! ```text
-//! version 1 | partition 2 | offset 8 | accepted_at µs 8 | amount minor 8 | currency 3 | mandate 16 | MAC 16
+//! version 1 | partition 2 | offset 8 | accepted_at µs 8 | kind 1 | root 16 | amount minor 8 | currency 3 | mandate 16 |
+//! MAC 16
 //! ```
 //!
-//! all big-endian, in base64url without padding. The MAC is HMAC-SHA256 cut to 16 bytes over the partner, the
+//! all big-endian and zero where there is none, in base64url without padding. The MAC is HMAC-SHA256 cut to 16 bytes over the partner, the
 //! payment and all before it.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use domain::ids::{MandateId, PartnerId, PaymentId};
-use domain::money::Currency;
+use domain::money::Amount;
+use domain::payment::{PaymentKind, PaymentView};
 use domain::secret::HmacKey;
 use domain::time::Timestamp;
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
-const VERSION: u8 = 1;
-const CLAIMS_BYTES: usize = 1 + 2 + 8 + 8 + 8 + 3 + 16;
+use crate::queue::Placed;
+
+const VERSION: u8 = 2;
+const CLAIMS_BYTES: usize = 1 + 2 + 8 + 8 + 1 + 16 + 8 + 3 + 16;
 const MAC_BYTES: usize = 16;
 const TOKEN_BYTES: usize = CLAIMS_BYTES + MAC_BYTES;
 
@@ -33,12 +37,30 @@ pub struct Accepted {
     pub offset: u64,
     /// The broker's time of the record.
     pub accepted_at: Timestamp,
-    /// Minor units asked for.
-    pub amount_minor: i64,
-    /// The currency asked for.
-    pub currency: Currency,
+    /// What it does.
+    pub kind: PaymentKind,
+    /// The payment it belongs to.
+    pub root: PaymentId,
+    /// What was asked for, unless that was everything.
+    pub amount: Option<Amount>,
     /// The mandate to debit under.
-    pub mandate: MandateId,
+    pub mandate: Option<MandateId>,
+}
+
+impl Accepted {
+    /// What is to be told of a command that was placed.
+    pub fn of(placed: &Placed, view: &PaymentView) -> Self {
+        let amount = view.amounts.as_ref().and_then(|it| Amount::parse(&it.amount, it.currency).ok());
+        Self {
+            partition: placed.partition,
+            offset: placed.offset,
+            accepted_at: placed.accepted_at,
+            kind: view.kind,
+            root: view.root,
+            amount,
+            mandate: view.mandate,
+        }
+    }
 }
 
 /// Writes the token of an accepted payment.
@@ -48,9 +70,11 @@ pub fn encode(key: &HmacKey, partner: PartnerId, payment: PaymentId, accepted: &
     bytes.extend_from_slice(&accepted.partition.to_be_bytes());
     bytes.extend_from_slice(&accepted.offset.to_be_bytes());
     bytes.extend_from_slice(&accepted.accepted_at.micros().to_be_bytes());
-    bytes.extend_from_slice(&accepted.amount_minor.to_be_bytes());
-    bytes.extend_from_slice(accepted.currency.code().as_bytes());
-    bytes.extend_from_slice(accepted.mandate.uuid().as_bytes());
+    bytes.push(accepted.kind.code());
+    bytes.extend_from_slice(accepted.root.uuid().as_bytes());
+    bytes.extend_from_slice(&accepted.amount.map_or(0, Amount::minor).to_be_bytes());
+    bytes.extend_from_slice(accepted.amount.map_or("\0\0\0", |amount| amount.currency().code()).as_bytes());
+    bytes.extend_from_slice(accepted.mandate.map_or(Uuid::nil(), |mandate| mandate.uuid()).as_bytes());
     let mac = mac(key, partner, payment, &bytes);
     bytes.extend_from_slice(&mac);
     URL_SAFE_NO_PAD.encode(bytes)
@@ -71,15 +95,23 @@ pub fn decode(key: &HmacKey, partner: PartnerId, payment: PaymentId, token: &str
     let (partition, rest) = rest.split_first_chunk()?;
     let (offset, rest) = rest.split_first_chunk()?;
     let (accepted_at, rest) = rest.split_first_chunk()?;
+    let ([kind], rest) = rest.split_first_chunk::<1>()?;
+    let (root, rest) = rest.split_first_chunk::<16>()?;
     let (amount_minor, rest) = rest.split_first_chunk()?;
     let (currency, mandate) = rest.split_first_chunk::<3>()?;
+    let amount = match i64::from_be_bytes(*amount_minor) {
+        0 => None,
+        minor => Some(Amount::new(minor, std::str::from_utf8(currency).ok()?.parse().ok()?).ok()?),
+    };
+    let mandate = Uuid::from_slice(mandate).ok()?;
     Some(Accepted {
         partition: u16::from_be_bytes(*partition),
         offset: u64::from_be_bytes(*offset),
         accepted_at: Timestamp::from_micros(i64::from_be_bytes(*accepted_at)),
-        amount_minor: i64::from_be_bytes(*amount_minor),
-        currency: std::str::from_utf8(currency).ok()?.parse().ok()?,
-        mandate: MandateId::from_uuid(Uuid::from_slice(mandate).ok()?),
+        kind: PaymentKind::from_code(*kind)?,
+        root: PaymentId::from_uuid(Uuid::from_bytes(*root)),
+        amount,
+        mandate: (!mandate.is_nil()).then(|| MandateId::from_uuid(mandate)),
     })
 }
 
@@ -92,6 +124,8 @@ fn mac(key: &HmacKey, partner: PartnerId, payment: PaymentId, claims: &[u8]) -> 
 
 #[cfg(test)]
 mod tests {
+    use domain::money::Currency;
+
     use super::*;
 
     fn sample() -> (HmacKey, PartnerId, PaymentId, Accepted) {
@@ -99,9 +133,10 @@ mod tests {
             partition: 7,
             offset: 4_711,
             accepted_at: Timestamp::from_micros(1_700_000_000_000_001),
-            amount_minor: 1_250,
-            currency: Currency::EUR,
-            mandate: MandateId::from_uuid(Uuid::from_u128(3)),
+            kind: PaymentKind::Refund,
+            root: PaymentId::from_uuid(Uuid::from_u128(4)),
+            amount: Amount::new(1_250, Currency::EUR).ok(),
+            mandate: Some(MandateId::from_uuid(Uuid::from_u128(3))),
         };
         let key = HmacKey::new(&[7; 32]).unwrap();
         (key, PartnerId::from_uuid(Uuid::from_u128(1)), PaymentId::from_uuid(Uuid::from_u128(2)), accepted)
@@ -112,6 +147,9 @@ mod tests {
         let (key, partner, payment, accepted) = sample();
         let token = encode(&key, partner, payment, &accepted);
         assert_eq!(decode(&key, partner, payment, &token), Some(accepted));
+        let bare = Accepted { amount: None, mandate: None, ..accepted };
+        let bare_token = encode(&key, partner, payment, &bare);
+        assert_eq!(decode(&key, partner, payment, &bare_token), Some(bare));
         assert_eq!(decode(&key, PartnerId::from_uuid(Uuid::from_u128(9)), payment, &token), None);
         assert_eq!(decode(&key, partner, PaymentId::from_uuid(Uuid::from_u128(9)), &token), None);
         assert_eq!(decode(&HmacKey::new(&[8; 32]).unwrap(), partner, payment, &token), None);

@@ -238,8 +238,10 @@ fn table(shown: &Trip, trips: &[Trip]) -> String {
     let mut text = String::new();
     let _ = writeln!(
         text,
-        "payment  {} of {} {}: {}",
-        payment.id, payment.amount, payment.currency, payment.status
+        "payment  {} of {}: {}",
+        payment.id,
+        payment.amounts.as_ref().map_or_else(String::new, |it| format!("{} {}", it.amount, it.currency)),
+        payment.status
     );
     let _ = writeln!(
         text,

@@ -18,12 +18,38 @@ codes! {
         PaymentRejected = 2 "payment.rejected",
         /// A used idempotency key came with another request.
         PaymentConflicted = 3 "payment.conflicted",
-        /// An account of the partner was credited from outside.
+        /// An account of the partner was credited by the bank or by someone else's transfer.
         AccountCredited = 4 "account.credited",
         /// A customer granted a mandate.
         MandateActive = 5 "mandate.active",
         /// A mandate was taken back.
         MandateRevoked = 6 "mandate.revoked",
+        /// Funds are held for a payment.
+        PaymentAuthorized = 7 "payment.authorized",
+        /// What a payment held was released.
+        PaymentVoided = 8 "payment.voided",
+        /// What a payment held was released because nobody captured it in time.
+        PaymentExpired = 9 "payment.expired",
+        /// The bank moved back what a payment had moved.
+        PaymentReversed = 10 "payment.reversed",
+        /// Money moved for an authorised payment.
+        CapturePosted = 11 "capture.posted",
+        /// A capture was refused for good.
+        CaptureRejected = 12 "capture.rejected",
+        /// A void was refused for good.
+        VoidRejected = 13 "void.rejected",
+        /// Money went back to the customer.
+        RefundPosted = 14 "refund.posted",
+        /// A refund was refused for good.
+        RefundRejected = 15 "refund.rejected",
+        /// Money moved between two accounts.
+        TransferPosted = 16 "transfer.posted",
+        /// A transfer was refused for good.
+        TransferRejected = 17 "transfer.rejected",
+        /// A customer said no to a mandate.
+        MandateDeclined = 18 "mandate.declined",
+        /// A mandate, or the request for it, came to its time.
+        MandateExpired = 19 "mandate.expired",
     }
 }
 

@@ -59,6 +59,16 @@ pub fn conflict_id(id: PaymentId, fingerprint: &Fingerprint) -> PaymentId {
     PaymentId::from_uuid(Uuid::new_v5(&id.uuid(), fingerprint.as_bytes()))
 }
 
+/// The id of the expiry of an authorised payment.
+pub fn expiry_id(root: PaymentId) -> PaymentId {
+    PaymentId::from_uuid(Uuid::new_v5(&root.uuid(), b"expire"))
+}
+
+/// The id of the command that ends a mandate by `cause`: however often it is asked for, it is one command.
+pub fn mandate_end_id(mandate: MandateId, cause: &str) -> PaymentId {
+    PaymentId::from_uuid(Uuid::new_v5(&mandate.uuid(), cause.as_bytes()))
+}
+
 /// The id of an account or mandate command that the same cause must find again.
 pub fn derived_uuid(cause: &str) -> Uuid {
     Uuid::new_v5(&NAMESPACE, cause.as_bytes())
@@ -67,6 +77,16 @@ pub fn derived_uuid(cause: &str) -> Uuid {
 /// The bank's own account in a currency, against which deposits are posted.
 pub fn bank_account_id(currency: crate::money::Currency) -> AccountId {
     AccountId::from_uuid(derived_uuid(&format!("bank:cash:{currency}")))
+}
+
+/// The bank's own account in a currency, from which test accounts are funded.
+pub fn sandbox_account_id(currency: crate::money::Currency) -> AccountId {
+    AccountId::from_uuid(derived_uuid(&format!("bank:sandbox:{currency}")))
+}
+
+/// The customer who owns the test accounts.
+pub fn sandbox_owner() -> UserId {
+    UserId::from_uuid(derived_uuid("sandbox"))
 }
 
 /// The owner of the bank's own accounts.

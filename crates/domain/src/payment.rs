@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::codes::codes;
-use crate::ids::{MandateId, PaymentId};
-use crate::money::Currency;
+use crate::command::{FollowUp, Part, PartnerCommand, PartnerEnvelope};
+use crate::ids::{AccountId, MandateId, PaymentId};
+use crate::money::{Currency, decimal_text};
 use crate::time::Timestamp;
 
 codes! {
@@ -18,20 +19,41 @@ codes! {
         Deposit = 2 "deposit",
         /// A used idempotency key came with another request; nothing moved.
         Conflict = 3 "conflict",
+        /// A partner takes what an authorised payment holds.
+        Capture = 4 "capture",
+        /// A partner releases what an authorised payment holds.
+        Void = 5 "void",
+        /// The bank releases what an authorised payment held for too long.
+        Expire = 6 "expire",
+        /// A partner gives back what a payment took.
+        Refund = 7 "refund",
+        /// Money moves between two accounts.
+        Transfer = 8 "transfer",
+        /// The bank debits an account against its own.
+        Withdrawal = 9 "withdrawal",
+        /// The bank moves back what a payment moved.
+        Reversal = 10 "reversal",
     }
 }
 
 codes! {
-    /// Where a payment stands. It only moves from `pending` to one of the final ones, never back.
+    /// Where a payment stands. It only moves from `pending` by way of `authorized` or at once to one of the final ones,
+    /// never back.
     PaymentStatus {
         /// Accepted, not decided yet; never stored.
         Pending = 1 "pending",
-        /// Money moved.
+        /// Done: money moved, or for a void and an expiry, what was held is released.
         Posted = 2 "posted",
         /// Refused for good, with a reason.
         Rejected = 3 "rejected",
         /// A used key with another request; the first request stands.
         Conflicted = 4 "conflicted",
+        /// Funds are held until they are captured, voided or expire.
+        Authorized = 5 "authorized",
+        /// What was held is released.
+        Voided = 6 "voided",
+        /// What was held is released because nobody captured it in time.
+        Expired = 7 "expired",
     }
 }
 
@@ -82,6 +104,32 @@ codes! {
         IdempotencyConflict = 21 "idempotency_conflict",
         /// The mandate is used or revoked already.
         MandateNotActive = 22 "mandate_not_active",
+        /// There is no such payment of this partner.
+        PaymentUnknown = 23 "payment_unknown",
+        /// The payment holds nothing (any more) that could be captured.
+        PaymentNotCapturable = 24 "payment_not_capturable",
+        /// Nothing of the payment is left to be given back, or it is none that can be.
+        PaymentNotRefundable = 25 "payment_not_refundable",
+        /// The amount is above what is authorised.
+        AmountExceedsAuthorized = 26 "amount_exceeds_authorized",
+        /// The amount is above what is captured and not given back yet.
+        AmountExceedsCaptured = 27 "amount_exceeds_captured",
+        /// It could not be processed, and an operator gave it up.
+        ProcessingFailed = 28 "processing_failed",
+        /// The payment holds nothing (any more) that could be released.
+        PaymentNotVoidable = 29 "payment_not_voidable",
+        /// The payment did not move anything that could be moved back.
+        PaymentNotReversible = 30 "payment_not_reversible",
+        /// An account with a balance or holds cannot be closed.
+        AccountNotEmpty = 31 "account_not_empty",
+        /// There is no such open dead letter.
+        DeadLetterUnknown = 32 "dead_letter_unknown",
+        /// The account to be credited is not the partner's own, and the key may not transfer outward.
+        TransferOutForbidden = 33 "transfer_out_forbidden",
+        /// Only test partners may do that.
+        TestPartnersOnly = 34 "test_partners_only",
+        /// The bank's own accounts cannot be changed like this.
+        BankAccount = 35 "bank_account",
     }
 }
 
@@ -103,14 +151,15 @@ pub struct PaymentView {
     pub under_review: bool,
     /// Counts the changes of this payment; a receiver drops what is older than what it has.
     pub version: u32,
-    /// Decimal string with the currency's digits.
-    pub amount: String,
-    /// The currency.
-    pub currency: Currency,
-    /// Decimal string: what was captured of it.
-    pub amount_captured: String,
-    /// Decimal string: what was refunded of it.
-    pub amount_refunded: String,
+    /// What it is about in money. Absent for a void, or for "everything", of a payment that is not there.
+    #[serde(flatten)]
+    pub amounts: Option<Amounts>,
+    /// The debited account, for a transfer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<AccountId>,
+    /// The credited account, for a transfer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<AccountId>,
     /// The mandate it debits under.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mandate: Option<MandateId>,
@@ -133,8 +182,106 @@ pub struct PaymentView {
     /// When it was decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decided_at: Option<Timestamp>,
+    /// Until when it may be captured, for a payment in two phases.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
     /// Where to ask for its state.
     pub status_url: String,
+}
+
+/// What a payment asks for and what came of it, as decimal strings with exactly the currency's digits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Amounts {
+    /// What it asks for.
+    pub amount: String,
+    /// The currency of all of them.
+    pub currency: Currency,
+    /// What was captured of it.
+    pub amount_captured: String,
+    /// What was given back of it, by refunds and reversals.
+    pub amount_refunded: String,
+}
+
+impl Amounts {
+    /// Of minor units.
+    pub fn of(currency: Currency, amount_minor: i64, captured_minor: i64, refunded_minor: i64) -> Self {
+        Self {
+            amount: decimal_text(amount_minor, currency),
+            currency,
+            amount_captured: decimal_text(captured_minor, currency),
+            amount_refunded: decimal_text(refunded_minor, currency),
+        }
+    }
+}
+
+impl PaymentView {
+    /// A command that was accepted and is not decided. `None` for a command that is no payment.
+    pub fn pending(
+        envelope: &PartnerEnvelope,
+        livemode: bool,
+        accepted_at: Timestamp,
+        status_url: String,
+    ) -> Option<Self> {
+        let whole = |minor: i64, currency| Some(Amounts::of(currency, minor, 0, 0));
+        let part = |part: Option<Part>| part.and_then(|part| whole(part.amount_minor, part.currency));
+        let view = Self {
+            id: envelope.id,
+            kind: PaymentKind::Payment,
+            root: envelope.root,
+            status: PaymentStatus::Pending,
+            under_review: false,
+            version: 0,
+            amounts: None,
+            from: None,
+            to: None,
+            mandate: None,
+            reference: None,
+            description: None,
+            metadata: Metadata::new(),
+            reason: None,
+            livemode,
+            created_at: accepted_at,
+            decided_at: None,
+            expires_at: None,
+            status_url,
+        };
+        let follow_up = |kind, command: &FollowUp| Self {
+            kind,
+            amounts: part(command.part),
+            reference: command.reference.clone(),
+            description: command.description.clone(),
+            metadata: command.metadata.clone(),
+            ..view.clone()
+        };
+        Some(match &envelope.command {
+            PartnerCommand::Payment(command) => Self {
+                amounts: whole(command.amount_minor, command.currency),
+                mandate: Some(command.mandate),
+                reference: command.reference.clone(),
+                description: command.description.clone(),
+                metadata: command.metadata.clone(),
+                expires_at: command.expires_at(accepted_at),
+                ..view
+            },
+            PartnerCommand::Capture(command) => follow_up(PaymentKind::Capture, command),
+            PartnerCommand::Void(command) => follow_up(PaymentKind::Void, command),
+            PartnerCommand::Refund(command) => follow_up(PaymentKind::Refund, command),
+            PartnerCommand::Transfer(command) => Self {
+                kind: PaymentKind::Transfer,
+                amounts: whole(command.amount_minor, command.currency),
+                from: Some(command.from),
+                to: Some(command.to),
+                reference: command.reference.clone(),
+                description: command.description.clone(),
+                metadata: command.metadata.clone(),
+                ..view
+            },
+            PartnerCommand::Expire => Self { kind: PaymentKind::Expire, ..view },
+            PartnerCommand::CancelMandate(_)
+            | PartnerCommand::ExpireMandate(_)
+            | PartnerCommand::SandboxMandate(_) => return None,
+        })
+    }
 }
 
 /// Where the state of a payment is asked for.

@@ -53,6 +53,12 @@ impl Timestamp {
         Self::from_micros(self.0.saturating_add(micros))
     }
 
+    /// This instant and `seconds` more, within the same bounds.
+    #[must_use]
+    pub fn plus_seconds(self, seconds: i64) -> Self {
+        self.plus_micros(seconds.saturating_mul(1_000_000))
+    }
+
     /// The calendar day of this instant in `zone`.
     pub fn day_in(self, zone: &TimeZone) -> Day {
         let seconds_of_offset = i64::from(zone.to_offset(self.jiff()).seconds());

@@ -243,6 +243,7 @@ pub fn payment(
         mandate,
         amount_minor,
         currency,
+        expires_in_s: None,
         reference: None,
         description: None,
         metadata: domain::payment::Metadata::new(),

@@ -7,10 +7,10 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use domain::command::{PartnerCommand, PartnerEnvelope, PaymentCommand, SCHEMA, limits};
+use domain::command::{PartnerCommand, PartnerEnvelope, SCHEMA, limits};
 use domain::fingerprint::Fingerprint;
 use domain::ids::{PaymentId, payment_id};
-use domain::payment::{Metadata, PaymentView, status_path};
+use domain::payment::{Amounts, Metadata, PaymentStatus, PaymentView, status_path};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use uuid::Uuid;
@@ -23,7 +23,7 @@ use crate::prefer;
 use crate::problem::{Code, Problem};
 use crate::queue::{Placed, QueueError};
 use crate::signed::{Caller, Payments, Signed};
-use crate::store::payments::{Stored, pending_view};
+use crate::store::payments::Stored;
 use crate::{metrics, token};
 
 /// For a status read, which has nothing better to do than to wait for MySQL.
@@ -100,8 +100,7 @@ pub async fn create(State(app): State<Arc<App>>, signed: Signed<Payments>) -> Re
         command: PartnerCommand::Payment(command),
     };
     let placed = app.queue.put(id.uuid(), &envelope.encode()).await.map_err(not_placed)?;
-    let PartnerCommand::Payment(command) = &envelope.command;
-    respond(&app, &caller, &parts.headers, id, command, fingerprint, placed).await
+    respond(&app, &caller, &parts.headers, &envelope, placed).await
 }
 
 /// The answer to an accepted payment, after the wait that the client would like.
@@ -109,11 +108,10 @@ async fn respond(
     app: &App,
     caller: &Caller,
     headers: &HeaderMap,
-    id: PaymentId,
-    command: &PaymentCommand,
-    fingerprint: Fingerprint,
+    envelope: &PartnerEnvelope,
     placed: Placed,
 ) -> Result<Response, Problem> {
+    let id = envelope.id;
     let mut under_review = false;
     let mut waited = false;
     if let Some(wish) = prefer::wait(headers)
@@ -123,7 +121,7 @@ async fn respond(
         let seen = app.lookup.wait(id, record, Instant::now() + wish).await;
         waited = seen.is_ok();
         match seen {
-            Ok(Seen::Decided(stored)) if stored.fingerprint == fingerprint => {
+            Ok(Seen::Decided(stored)) if stored.fingerprint == envelope.fingerprint => {
                 return Ok(with_preference(Json(&stored.view).into_response(), true));
             }
             Ok(Seen::Decided(_)) => return Err(conflict()),
@@ -131,20 +129,14 @@ async fn respond(
             Ok(Seen::Absent { .. }) | Err(_) => {}
         }
     }
-    let accepted = token::Accepted {
-        partition: placed.partition,
-        offset: placed.offset,
-        accepted_at: placed.accepted_at,
-        amount_minor: command.amount_minor,
-        currency: command.currency,
-        mandate: command.mandate,
-    };
+    let view = PaymentView::pending(envelope, caller.partner.livemode, placed.accepted_at, String::new())
+        .ok_or_else(|| Problem::plain(Code::Internal))?;
+    let accepted = token::Accepted::of(&placed, &view);
     let token = token::encode(&app.token_key, caller.partner.id, id, &accepted);
     let status_url = format!("{}?position={token}", status_path(id));
     let location = HeaderValue::try_from(&status_url);
-    let view = pending_view(id, command, caller.partner.livemode, placed.accepted_at, status_url);
     let body = Accepted {
-        payment: &PaymentView { under_review, ..view },
+        payment: &PaymentView { under_review, status_url, ..view },
         request_id: caller.request_id,
         expected_wait_ms: app.lag.expected_wait_ms(Instant::now()),
     };
@@ -274,16 +266,27 @@ fn accepted_view(
     caller: &Caller,
     position: Option<&str>,
 ) -> PaymentView {
-    let command = PaymentCommand {
+    PaymentView {
+        id,
+        kind: accepted.kind,
+        root: accepted.root,
+        status: PaymentStatus::Pending,
+        under_review: false,
+        version: 0,
+        amounts: accepted.amount.map(|amount| Amounts::of(amount.currency(), amount.minor(), 0, 0)),
+        from: None,
+        to: None,
         mandate: accepted.mandate,
-        amount_minor: accepted.amount_minor,
-        currency: accepted.currency,
         reference: None,
         description: None,
         metadata: Metadata::new(),
-    };
-    let status_url = format!("{}?position={}", status_path(id), position.unwrap_or_default());
-    pending_view(id, &command, caller.partner.livemode, accepted.accepted_at, status_url)
+        reason: None,
+        livemode: caller.partner.livemode,
+        created_at: accepted.accepted_at,
+        decided_at: None,
+        expires_at: None,
+        status_url: format!("{}?position={}", status_path(id), position.unwrap_or_default()),
+    }
 }
 
 /// The key of a write, which the signature covers.

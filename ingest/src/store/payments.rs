@@ -7,11 +7,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use domain::command::{PartnerCommand, PartnerEnvelope};
+use domain::command::PartnerEnvelope;
 use domain::fingerprint::Fingerprint;
-use domain::ids::{MandateId, PartnerId, PaymentId};
-use domain::money::{Amount, decimal_text};
-use domain::payment::{PaymentKind, PaymentStatus, PaymentView, Reason, status_path};
+use domain::ids::{AccountId, MandateId, PartnerId, PaymentId};
+use domain::payment::{Amounts, PaymentKind, PaymentStatus, PaymentView, Reason, status_path};
 use domain::time::Timestamp;
 use domain::topic::Source;
 use futures_util::TryStreamExt;
@@ -111,9 +110,10 @@ fn write_query(sql: &mut Sql, query: &Query) -> Vec<Set> {
         sets.push(Set::Payments);
         sql.text(
             "SELECT id, root_id, kind, status, reason, version, partner_id, mandate_id, currency, amount_minor, \
-             captured_minor, refunded_minor, fingerprint, livemode, reference, description, metadata, \
-             TIMESTAMPDIFF(MICROSECOND, '1970-01-01', accepted_at), \
-             TIMESTAMPDIFF(MICROSECOND, '1970-01-01', decided_at) FROM payments WHERE id IN (",
+             captured_minor, refunded_minor, debit_account, credit_account, fingerprint, livemode, reference, \
+             description, metadata, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', accepted_at), \
+             TIMESTAMPDIFF(MICROSECOND, '1970-01-01', decided_at), \
+             TIMESTAMPDIFF(MICROSECOND, '1970-01-01', expires_at) FROM payments WHERE id IN (",
         );
         sql.list(&query.ids, |sql, id| {
             sql.uuid(*id);
@@ -171,8 +171,9 @@ fn take_row(snapshot: &mut Snapshot, set: Set, row: &MySqlRow) -> Result<(), Sto
             let accepted_at = Timestamp::from_micros(columns.take()?);
             // A record that cannot be read has no id in its row, so it is not found by id.
             let envelope = PartnerEnvelope::decode(&value).map_err(|error| columns.wrong(&error))?;
-            let stored = under_review(&envelope, accepted_at);
-            snapshot.dead_ids.insert(envelope.id.uuid(), Arc::new(stored));
+            if let Some(stored) = under_review(&envelope, accepted_at) {
+                snapshot.dead_ids.insert(envelope.id.uuid(), Arc::new(stored));
+            }
         }
         Set::DeadRecords => {
             let mut columns = Columns::new("dead_letters", row);
@@ -193,8 +194,11 @@ fn payment(row: &MySqlRow) -> Result<Stored, StoreError> {
     let version = columns.take()?;
     let partner = columns.opt_uuid()?.map(PartnerId::from_uuid);
     let mandate = columns.opt_uuid()?.map(MandateId::from_uuid);
-    let currency = columns.currency()?;
+    let currency = columns.opt_currency()?;
     let (amount, captured, refunded): (i64, i64, i64) = (columns.take()?, columns.take()?, columns.take()?);
+    let accounts = [columns.opt_uuid()?, columns.opt_uuid()?].map(|id| id.map(AccountId::from_uuid));
+    // Whose account a partner debits is not its business; of its own transfers it knows both.
+    let [from, to] = if kind == PaymentKind::Transfer { accounts } else { [None, None] };
     let fingerprint: Vec<u8> = columns.take()?;
     let livemode = columns.take::<u8>()? != 0;
     let (reference, description) = (columns.take()?, columns.take()?);
@@ -207,10 +211,9 @@ fn payment(row: &MySqlRow) -> Result<Stored, StoreError> {
         status,
         under_review: false,
         version,
-        amount: decimal_text(amount, currency),
-        currency,
-        amount_captured: decimal_text(captured, currency),
-        amount_refunded: decimal_text(refunded, currency),
+        amounts: currency.map(|currency| Amounts::of(currency, amount, captured, refunded)),
+        from,
+        to,
         mandate,
         reference,
         description,
@@ -219,6 +222,7 @@ fn payment(row: &MySqlRow) -> Result<Stored, StoreError> {
         livemode,
         created_at: Timestamp::from_micros(columns.take()?),
         decided_at: Some(Timestamp::from_micros(columns.take()?)),
+        expires_at: columns.take::<Option<i64>>()?.map(Timestamp::from_micros),
         status_url: status_path(id),
     };
     let fingerprint =
@@ -228,46 +232,10 @@ fn payment(row: &MySqlRow) -> Result<Stored, StoreError> {
 
 /// A payment that could not be applied, as it was asked for. Whether its partner is a test partner does not stand in
 /// the record; the partner itself, who alone may see this, knows ([`Stored::for_caller`]).
-fn under_review(envelope: &PartnerEnvelope, accepted_at: Timestamp) -> Stored {
-    let PartnerCommand::Payment(command) = &envelope.command;
-    let view = PaymentView {
-        under_review: true,
-        ..pending_view(envelope.id, command, true, accepted_at, status_path(envelope.id))
-    };
-    Stored { partner: Some(envelope.partner), fingerprint: envelope.fingerprint, view }
-}
-
-/// A payment that was accepted and is not decided.
-pub fn pending_view(
-    id: PaymentId,
-    command: &domain::command::PaymentCommand,
-    livemode: bool,
-    accepted_at: Timestamp,
-    status_url: String,
-) -> PaymentView {
-    let currency = command.currency;
-    PaymentView {
-        id,
-        kind: PaymentKind::Payment,
-        root: id,
-        status: PaymentStatus::Pending,
-        under_review: false,
-        version: 0,
-        amount: Amount::new(command.amount_minor, currency)
-            .map_or_else(|_| decimal_text(command.amount_minor, currency), |amount| amount.to_string()),
-        currency,
-        amount_captured: decimal_text(0, currency),
-        amount_refunded: decimal_text(0, currency),
-        mandate: Some(command.mandate),
-        reference: command.reference.clone(),
-        description: command.description.clone(),
-        metadata: command.metadata.clone(),
-        reason: None,
-        livemode,
-        created_at: accepted_at,
-        decided_at: None,
-        status_url,
-    }
+fn under_review(envelope: &PartnerEnvelope, accepted_at: Timestamp) -> Option<Stored> {
+    let view = PaymentView::pending(envelope, true, accepted_at, status_path(envelope.id))?;
+    let view = PaymentView { under_review: true, ..view };
+    Some(Stored { partner: Some(envelope.partner), fingerprint: envelope.fingerprint, view })
 }
 
 #[cfg(test)]
