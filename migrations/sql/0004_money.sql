@@ -77,4 +77,6 @@ CREATE TABLE mandate_requests (
 
 ALTER TABLE dead_letters
     -- 1 open, 2 redriven, 3 rejected; by which row of changes.
-    ADD COLUMN change_id BINARY(16) NULL;
+    ADD COLUMN change_id BINARY(16) NULL,
+    -- What a redrive applied, whose events may still have to be announced.
+    ADD KEY dead_letters_of_change (change_id);

@@ -92,14 +92,7 @@ fn judge(envelope: &BankEnvelope, outcome: Outcome) -> Result<(), Refusal> {
         (_, Outcome::Rejected(None)) => "for a reason that this version does not know".to_owned(),
         (_, Outcome::DeadLetter(detail)) => format!("it is a dead letter ({detail})"),
     };
-    let what = match &envelope.command {
-        BankCommand::OpenAccount(open) => format!("to open the {} account {}", open.currency, open.account),
-        BankCommand::Deposit(deposit) => format!("a deposit to {}", deposit.account),
-        BankCommand::GrantMandate(grant) => format!("the mandate {}", grant.mandate),
-        BankCommand::RevokeMandate { mandate } => format!("to revoke {mandate}"),
-        BankCommand::FreezeAccount { account } => format!("to freeze {account}"),
-        BankCommand::UnfreezeAccount { account } => format!("to unfreeze {account}"),
-    };
+    let what = format!("{} of {}", envelope.command.word(), envelope.command.kafka_key());
     Err(Refusal { what, why })
 }
 

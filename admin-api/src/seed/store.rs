@@ -224,7 +224,12 @@ pub(super) async fn outcomes(pool: &MySqlPool, ids: &[Uuid]) -> Result<HashMap<U
     for row in sqlx::raw_sql(payments.as_str()).fetch_all(pool).await? {
         let (status, reason): (u8, Option<u8>) = (row.try_get(1)?, row.try_get(2)?);
         let outcome = match PaymentStatus::from_code(status) {
-            Some(PaymentStatus::Posted) => Outcome::Applied,
+            Some(
+                PaymentStatus::Posted
+                | PaymentStatus::Authorized
+                | PaymentStatus::Voided
+                | PaymentStatus::Expired,
+            ) => Outcome::Applied,
             Some(PaymentStatus::Pending) => continue,
             Some(PaymentStatus::Rejected | PaymentStatus::Conflicted) | None => {
                 Outcome::Rejected(reason.and_then(Reason::from_code))
