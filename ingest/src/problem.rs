@@ -8,40 +8,11 @@ use std::borrow::Cow;
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
-use serde::{Deserialize, Serialize};
+use runtime::problem::Document;
+pub use runtime::problem::FieldError;
 use uuid::Uuid;
 
-macro_rules! catalogue {
-    ($($Code:ident $STATUS:ident $code:literal $title:literal $page:literal;)*) => {
-        /// A stable error code.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum Code { $(#[doc = $title] $Code,)* }
-
-        impl Code {
-            /// Every code.
-            pub const ALL: &'static [Self] = &[$(Self::$Code,)*];
-
-            /// The word in `code` and at the end of `type`.
-            pub const fn as_str(self) -> &'static str { match self { $(Self::$Code => $code,)* } }
-
-            /// The HTTP status; the same for every problem of this code.
-            pub const fn status(self) -> StatusCode { match self { $(Self::$Code => StatusCode::$STATUS,)* } }
-
-            /// The same for every problem of this code.
-            pub const fn title(self) -> &'static str { match self { $(Self::$Code => $title,)* } }
-
-            /// What it means and what to do, for the documentation page.
-            pub const fn page(self) -> &'static str { match self { $(Self::$Code => $page,)* } }
-
-            /// The path of the documentation page: the problem's `type`.
-            pub const fn type_path(self) -> &'static str {
-                match self { $(Self::$Code => concat!("/problems/", $code),)* }
-            }
-        }
-    };
-}
-
-catalogue! {
+runtime::problem_catalogue! {
     SignatureMissing UNAUTHORIZED "signature_missing" "The request is not signed"
         "Every request under /v1 is signed as RFC 9421 describes, with the header fields Signature-Input and \
          Signature. Sign the request with one of your API keys; POST /v1/sandbox/echo shows what arrived.";
@@ -94,10 +65,15 @@ catalogue! {
     IdempotencyKeyInvalid BAD_REQUEST "idempotency_key_invalid" "The Idempotency-Key is not acceptable"
         "An Idempotency-Key has 1 to 255 visible ASCII characters.";
     IdempotencyConflict UNPROCESSABLE_ENTITY "idempotency_conflict" "The Idempotency-Key was used for another request"
-        "A payment with this Idempotency-Key exists, and it asked for something else. Use a fresh key for a new \
-         payment, or repeat the first request unchanged.";
+        "This Idempotency-Key was used, and for something else. Use a fresh key for a new payment or change, or repeat \
+         the first request unchanged.";
     InvalidCursor BAD_REQUEST "invalid_cursor" "The position or cursor is not one of ours"
         "Use `status_url` and `next` exactly as they were answered.";
+    PreconditionRequired PRECONDITION_REQUIRED "precondition_required" "The request does not say which state it changes"
+        "PATCH and DELETE carry If-Match with the ETag that the last read or change answered, so that two changes at \
+         once do not undo each other. `If-Match: *` changes whatever is there.";
+    PreconditionFailed PRECONDITION_FAILED "precondition_failed" "The state has changed meanwhile"
+        "Somebody changed it after you read it. Read it again, decide again, and send the new ETag in If-Match.";
     NotFound NOT_FOUND "not_found" "There is no such thing"
         "There is nothing under this path, or it is not yours. A payment that was just accepted is found under its \
          `status_url`.";
@@ -115,27 +91,6 @@ catalogue! {
         "Try again after the time in Retry-After. Payments are accepted nevertheless.";
     Internal INTERNAL_SERVER_ERROR "internal_error" "Something went wrong on our side"
         "Try again later, with the same Idempotency-Key. If it stays, tell us the request_id.";
-}
-
-impl Code {
-    /// The code of this word.
-    pub fn find(word: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|code| code.as_str() == word)
-    }
-}
-
-/// One field that has to change.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct FieldError {
-    /// JSON pointer (RFC 6901) into the body.
-    #[schema(example = "/amount")]
-    pub pointer: String,
-    /// What is wrong, as a stable word.
-    #[schema(value_type = String, example = "invalid_amount")]
-    pub code: Cow<'static, str>,
-    /// What to change.
-    #[schema(value_type = String, example = "an amount in EUR has exactly 2 digits behind the point")]
-    pub detail: Cow<'static, str>,
 }
 
 /// Why a request failed.
@@ -188,36 +143,17 @@ impl Problem {
 
     /// The response, once the request's id is known.
     pub fn render(&self, request_id: Uuid) -> Response {
-        #[derive(Serialize)]
-        struct Document<'a> {
-            r#type: &'static str,
-            title: &'static str,
-            status: u16,
-            detail: &'a str,
-            instance: String,
-            request_id: Uuid,
-            code: &'static str,
-            #[serde(skip_serializing_if = "<[_]>::is_empty")]
-            errors: &'a [FieldError],
-        }
         let document = Document {
-            r#type: self.code.type_path(),
+            type_path: self.code.type_path(),
             title: self.code.title(),
-            status: self.code.status().as_u16(),
+            status: self.code.status(),
             detail: &self.detail,
-            instance: format!("urn:uuid:{request_id}"),
-            request_id,
             code: self.code.as_str(),
             errors: &self.errors,
+            retry_after_s: self.retry_after_s,
         };
-        // Strings and numbers alone: serialising them cannot fail.
-        let body = serde_json::to_vec(&document).unwrap_or_default();
-        let mut response = (self.code.status(), body).into_response();
+        let mut response = document.render(request_id);
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if let Some(seconds) = self.retry_after_s {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        }
         if self.code.status() == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Signature"));
             // RFC 9421, section 5.1: which signature is wanted.

@@ -1,5 +1,5 @@
 //! What every process needs and no payment word: configuration groups, telemetry, the private listener with
-//! metrics and health, shutdown, a hardened HTTP server, and the MySQL and Kafka client settings.
+//! metrics and health, shutdown, a hardened HTTP server, problem documents, and the MySQL and Kafka client settings.
 //!
 //! Nothing here knows what a command or an event is, and nothing here retries: each service decides that.
 
@@ -9,6 +9,7 @@ pub mod http;
 pub mod kafka;
 pub mod mysql;
 pub mod private;
+pub mod problem;
 pub mod recorder;
 pub mod shutdown;
 pub mod sql;
