@@ -70,8 +70,8 @@ impl fmt::Display for Role {
 
 /// What each role may do with a table: S(ELECT), I(NSERT), U(PDATE), D(ELETE).
 ///
-/// The processor alone writes the ledger. Nobody may UPDATE or DELETE an entry. A locking read needs UPDATE, and
-/// a bulk update by `INSERT … ON DUPLICATE KEY UPDATE` needs INSERT and UPDATE.
+/// The processor alone writes the ledger. Nobody may UPDATE or DELETE an entry or a row of the audit
+/// log. A locking read needs UPDATE, and a bulk update by `INSERT … ON DUPLICATE KEY UPDATE` needs INSERT and UPDATE.
 #[rustfmt::skip]
 pub const GRANTS: &[(&str, [&str; 5])] = &[
     //                       ingest  processor  notifier  admin-api  verifier
@@ -98,6 +98,12 @@ pub const GRANTS: &[(&str, [&str; 5])] = &[
     ("notices",             ["SI",   "",        "SIUD",   "SI",      "S"]),
     ("replays",             ["SIU",  "",        "SUD",    "S",       "S"]),
     ("users",               ["",     "",        "",       "SIUD",    ""]),
+    ("sessions",            ["",     "",        "",       "SIUD",    ""]),
+    ("refresh_tokens",      ["",     "",        "",       "SIUD",    ""]),
+    ("link_tokens",         ["",     "",        "",       "SIUD",    ""]),
+    ("recovery_codes",      ["",     "",        "",       "SIUD",    ""]),
+    ("mails",               ["",     "",        "",       "SIUD",    ""]),
+    ("audit_log",           ["",     "",        "",       "SI",      "S"]),
     ("schema_migrations",   ["S",    "S",       "S",      "S",       "S"]),
 ];
 
@@ -356,8 +362,10 @@ mod tests {
                 assert!(!writes || *role != Role::Verifier, "the verifier may write {table}");
             }
         }
-        let entries = GRANTS.iter().find(|(table, _)| *table == "entries").unwrap();
-        assert!(entries.1.iter().all(|letters| !letters.contains(['U', 'D'])));
+        for kept in ["entries", "audit_log"] {
+            let (_, columns) = GRANTS.iter().find(|(table, _)| *table == kept).unwrap();
+            assert!(columns.iter().all(|letters| !letters.contains(['U', 'D'])), "{kept}");
+        }
     }
 
     #[test]
