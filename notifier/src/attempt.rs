@@ -16,9 +16,9 @@ use reqwest::{Client, Request, Response};
 
 use crate::clock;
 use crate::endpoints::Endpoint;
-use crate::guard::Loopback;
 use crate::resolver::{GuardedResolver, Lookup, ResolveError};
 use crate::schedule;
+use domain::endpoint_url::Loopback;
 
 /// How long a receiver may take for the whole answer.
 pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);

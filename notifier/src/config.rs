@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use runtime::config::{KafkaConfig, MysqlConfig, PrivateListenConfig};
 
-use crate::guard::Loopback;
 use crate::lanes::Limits;
+use domain::endpoint_url::Loopback;
 
 /// How the notifier is configured.
 #[derive(Debug, Clone, clap::Parser)]

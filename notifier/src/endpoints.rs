@@ -20,8 +20,8 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::clock;
-use crate::guard::{Loopback, Refusal, check_url};
 use crate::store::endpoints::{self as store, EndpointRow, SecretRow};
+use domain::endpoint_url::{Loopback, Refusal, check_url};
 
 /// How often everything is read again; with the reading itself it stays below two seconds.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);

@@ -25,7 +25,6 @@ pub mod deliver;
 pub mod dispatch;
 pub mod due;
 pub mod endpoints;
-pub mod guard;
 pub mod in_progress;
 pub mod lanes;
 pub mod metrics;

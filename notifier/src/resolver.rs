@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::Semaphore;
 
-use crate::guard::{Loopback, Refusal, address_is_allowed};
+use domain::endpoint_url::{Loopback, Refusal, address_is_allowed};
 
 /// Look-ups at a time. The system's resolver blocks a thread each and cannot be cancelled, so names whose servers
 /// never answer must not use up all threads.

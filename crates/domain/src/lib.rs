@@ -6,6 +6,8 @@
 pub mod account;
 pub mod codes;
 pub mod command;
+pub mod endpoint_headers;
+pub mod endpoint_url;
 pub mod entry;
 pub mod event;
 pub mod fingerprint;
@@ -13,7 +15,9 @@ pub mod http_signature;
 pub mod ids;
 pub mod mandate;
 pub mod money;
+pub mod notice;
 pub mod payment;
+pub mod replay;
 pub mod seal;
 pub mod secret;
 pub mod time;

@@ -1,8 +1,9 @@
 //! Where webhooks may go: protection against server-side request forgery (OWASP API7:2023).
 //!
-//! Two checks, because neither sees everything: the URL is checked when it is read (scheme, credentials, port, and
-//! hosts that are IP literals in any notation, which no resolver is asked for), and the addresses of a name are
-//! checked when a connection is made (see [`crate::resolver`]), so that a name cannot be pointed elsewhere between.
+//! Two checks, because neither sees everything: the URL is checked when it is given and whenever it is read (scheme,
+//! credentials, port, and hosts that are IP literals in any notation, which no resolver is asked for), and the
+//! addresses of a name are checked by the notifier when a connection is made, so that a name cannot be pointed
+//! elsewhere between. No name is resolved here.
 //!
 //! Addresses that carry another address inside (IPv4-mapped, NAT64, 6to4, Teredo) are refused as a whole: nobody
 //! needs them to reach a public server, and what they lead to depends on the network.
@@ -11,11 +12,20 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use url::{Host, Url};
 
+use crate::codes::codes;
+
+/// The longest URL, in bytes.
+pub const URL_BYTES_MAX: usize = 2_048;
+
 /// Well-known ports that webhooks may use; others below 1024 belong to services that are not the web.
 const PORTS: [u16; 2] = [443, 8443];
 const PORT_FREE_MIN: u16 = 1024;
 /// Ports from 1024 on at which something listens that would take an HTTP request for commands of its own.
 const PORTS_REFUSED: [u16; 9] = [2375, 2379, 3306, 5432, 6379, 9092, 9200, 11211, 27017];
+
+/// Top-level names that lead nowhere on the public internet (RFC 6761, 6762, 7686, 8375, 9476; ICANN's `internal`).
+const NAMES_REFUSED: [&str; 8] =
+    ["localhost", "local", "internal", "arpa", "onion", "invalid", "alt", "localdomain"];
 
 /// Whether the local set-up's exception holds: loopback is allowed, also with http and at any port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,34 +36,58 @@ pub enum Loopback {
     Allowed,
 }
 
-/// Why a webhook is not sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The URL cannot be read or has no host.
-    #[error("the URL is malformed")]
-    Malformed,
-    /// Another scheme than https (or http to loopback, where that is allowed).
-    #[error("the URL is not https")]
-    Scheme,
-    /// The URL carries a user or password.
-    #[error("the URL carries credentials")]
-    Credentials,
-    /// The port is not one for webhooks.
-    #[error("the port is not allowed")]
-    Port,
-    /// The address is not one of the public internet.
-    #[error("the address is not public")]
-    Address,
+codes! {
+    /// The rule by which a webhook is not sent.
+    Refusal {
+        /// The URL cannot be read or has no host.
+        Malformed = 1 "malformed",
+        /// Longer than [`URL_BYTES_MAX`].
+        TooLong = 2 "too_long",
+        /// Another scheme than https (or http to loopback, where that is allowed).
+        Scheme = 3 "scheme",
+        /// The URL carries a user or password.
+        Credentials = 4 "credentials",
+        /// The port is not one for webhooks.
+        Port = 5 "port",
+        /// The address is not one of the public internet.
+        Address = 6 "address",
+        /// The name can only lead to a machine or network of one's own.
+        Name = 7 "name",
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl Refusal {
+    /// What to change.
+    pub const fn advice(self) -> &'static str {
+        match self {
+            Self::Malformed => "the URL cannot be read: give an absolute URL with a host",
+            Self::TooLong => "the URL is longer than 2048 bytes",
+            Self::Scheme => "the URL must begin with https://",
+            Self::Credentials => "the URL must carry no user name or password: use a header",
+            Self::Port => "the port must be 443, 8443 or from 1024 on, and none of a database or broker",
+            Self::Address => "the address must be one of the public internet, and embed no other address",
+            Self::Name => "the host must be a name of the public internet",
+        }
+    }
 }
 
 /// Checks and reads an endpoint's URL.
 pub fn check_url(text: &str, loopback: Loopback) -> Result<Url, Refusal> {
+    if text.len() > URL_BYTES_MAX {
+        return Err(Refusal::TooLong);
+    }
+    // The parser would pass over them.
+    if text.contains(|character: char| character.is_control() || character.is_whitespace()) {
+        return Err(Refusal::Malformed);
+    }
     // The parser turns 0x7f.1, 2130706433 and 0177.0.0.1 into the address that they mean.
     let url = Url::parse(text).map_err(|_| Refusal::Malformed)?;
     let local = match url.host().ok_or(Refusal::Malformed)? {
         Host::Ipv4(ip) => check_literal(ip.into(), loopback)?,
         Host::Ipv6(ip) => check_literal(ip.into(), loopback)?,
-        Host::Domain(name) => is_localhost(name),
+        Host::Domain(name) => check_name(name, loopback)?,
     };
     let exempt = local && loopback == Loopback::Allowed;
     match url.scheme() {
@@ -66,6 +100,20 @@ pub fn check_url(text: &str, loopback: Loopback) -> Result<Url, Refusal> {
     }
     let port = url.port_or_known_default().ok_or(Refusal::Port)?;
     if exempt || port_is_allowed(port) { Ok(url) } else { Err(Refusal::Port) }
+}
+
+/// `true` for an allowed name of this machine, `false` for one of the public internet.
+fn check_name(name: &str, loopback: Loopback) -> Result<bool, Refusal> {
+    let local = is_localhost(name);
+    if local && loopback == Loopback::Allowed {
+        return Ok(true);
+    }
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let (labels, last) = name.rsplit_once('.').ok_or(Refusal::Name)?;
+    if local || labels.is_empty() || NAMES_REFUSED.contains(&last) {
+        return Err(Refusal::Name);
+    }
+    Ok(false)
 }
 
 /// Whether a name means this machine by its own word (RFC 6761): its addresses must then be loopback.

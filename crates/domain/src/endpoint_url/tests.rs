@@ -89,8 +89,10 @@ fn only_public_addresses_are_public() {
 
 #[test]
 fn urls_are_checked_in_every_notation() {
-    use Refusal::{Address, Credentials, Malformed, Port, Scheme};
+    use Refusal::{Address, Credentials, Malformed, Name, Port, Scheme, TooLong};
+    let long = format!("https://shop.example/{}", "x".repeat(URL_BYTES_MAX));
     let cases = [
+        (long.as_str(), Some(TooLong)),
         ("https://shop.example/hook", None),
         ("https://shop.example:8443/hook?a=b", None),
         ("https://shop.example:10443/", None),
@@ -124,9 +126,57 @@ fn urls_are_checked_in_every_notation() {
         ("https://[64:ff9b::a00:1]/", Some(Address)),
         ("https://[fd00::1]/", Some(Address)),
         ("https://[fe80::1]/", Some(Address)),
+        ("https://[::127.0.0.1]/", Some(Address)),
+        ("https://[0:0:0:0:0:ffff:127.0.0.1]/", Some(Address)),
+        ("https://[64:ff9b:1::7f00:1]/", Some(Address)),
+        ("https://[2002:7f00:1::]/", Some(Address)),
+        ("https://[2001:0:4136:e378:8000:63bf:80ff:fffe]/", Some(Address)),
+        ("https://[::ffff:8.8.8.8]/", Some(Address)),
+        ("https://[fe80::1%25eth0]/", Some(Malformed)),
+        ("https://127.0.0.1./", Some(Address)),
+        ("https://0x7f.0x0.0x0.0x1/", Some(Address)),
+        ("https://0177.0.0.01/", Some(Address)),
+        ("https://017700000001/", Some(Address)),
+        ("https://0xA9FEA9FE/", Some(Address)),
+        ("https://%31%32%37.0.0.1/", Some(Address)),
+        ("https://①②⑦.0.0.1/", Some(Address)),
+        ("https://127。0。0。1/", Some(Address)),
+        ("https://256.1.1.1/", Some(Malformed)),
+        ("https://1.2.3.4.5/", Some(Malformed)),
+        ("https://127.0.0.1\\@shop.example/", Some(Address)),
+        ("https://shop.example@127.0.0.1/", Some(Address)),
+        ("https:\\\\10.0.0.1\\x", Some(Address)),
+        ("https:10.0.0.1", Some(Address)),
+        ("https:///10.0.0.1/", Some(Address)),
+        ("https://shop\t.example/", Some(Malformed)),
+        ("https://shop.example/\r\nHost: x", Some(Malformed)),
+        (" https://shop.example/", Some(Malformed)),
+        ("https://shop\u{a0}.example/", Some(Malformed)),
+        ("https://localhost/", Some(Name)),
+        ("https://LOCALHOST./", Some(Name)),
+        ("https://x.localhost/", Some(Name)),
+        ("https://localhost.localdomain/", Some(Name)),
+        ("https://ⓛⓞⓒⓐⓛⓗⓞⓢⓣ/", Some(Name)),
+        ("https://loc\u{ad}alhost/", Some(Name)),
+        ("https://metadata/", Some(Name)),
+        ("https://metadata./", Some(Name)),
+        ("https://metadata.google.internal/", Some(Name)),
+        ("https://printer.local./", Some(Name)),
+        ("https://1.0.0.127.in-addr.arpa/", Some(Name)),
+        ("https://./", Some(Name)),
+        ("https://.com/", Some(Name)),
+        ("https://shop..example/", None),
+        ("https://bücher.example/", None),
+        ("https://shop.example./", None),
+        ("https://shop.example:0/", Some(Port)),
+        ("https://shop.example:65536/", Some(Malformed)),
+        ("gopher://shop.example/", Some(Scheme)),
+        ("wss://shop.example/", Some(Scheme)),
+        ("javascript:alert(1)", Some(Malformed)),
+        ("", Some(Malformed)),
     ];
     for (url, refusal) in cases {
-        assert_eq!(check_url(url, Loopback::Refused).err(), refusal, "{url}");
+        assert_eq!(check_url(url, Loopback::Refused).err(), refusal, "{url:?}");
     }
 }
 
