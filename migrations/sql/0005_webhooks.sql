@@ -98,3 +98,36 @@ CREATE TABLE replays (
     -- Replays of an endpoint, newest first; how many are open.
     KEY replays_of_endpoint (endpoint_id, created_at)
 ) DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
+
+-- Used idempotency keys of writes other than payments, each made in its write's transaction; kept for a day.
+CREATE TABLE idempotency_keys (
+    partner_id      BINARY(16)        NOT NULL,
+    idempotency_key VARCHAR(255) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    fingerprint     BINARY(33)        NOT NULL,
+    -- What was answered: the HTTP status, the body as JSON without what is shown once, and Location.
+    status          SMALLINT UNSIGNED NOT NULL,
+    answer          MEDIUMTEXT        NULL,
+    location        VARCHAR(255) CHARACTER SET ascii COLLATE ascii_bin NULL,
+    created_at      DATETIME(6)       NOT NULL,
+    PRIMARY KEY (partner_id, idempotency_key) /*T![clustered_index] CLUSTERED */,
+    -- Keys that are to be forgotten.
+    KEY idempotency_keys_created (created_at)
+) DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
+
+-- Who would like to become a partner. A test partner with a sandbox key is made at once; an administrator decides
+-- whether it goes live.
+CREATE TABLE partner_applications (
+    id             BINARY(16)       NOT NULL,
+    partner_id     BINARY(16)       NOT NULL,
+    -- 1 pending, 2 approved, 3 declined.
+    status         TINYINT UNSIGNED NOT NULL,
+    -- Name, e-mail and web site of who applied, JSON, sealed under the key of the partners' API keys.
+    contact_sealed VARBINARY(4096)  NOT NULL,
+    created_at     DATETIME(6)      NOT NULL,
+    decided_at     DATETIME(6)      NULL,
+    decided_by     BINARY(16)       NULL,
+    PRIMARY KEY (id) /*T![clustered_index] CLUSTERED */,
+    -- Applications of a day, which are bounded; those that wait, oldest first.
+    KEY partner_applications_created (created_at),
+    KEY partner_applications_waiting (status, created_at)
+) DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
