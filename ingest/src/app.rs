@@ -33,6 +33,8 @@ pub struct App {
     pub lag: Arc<Lag>,
     /// For cold reads.
     pub reads: MySqlPool,
+    /// For writes other than payments.
+    pub writes: MySqlPool,
     /// Authenticates status tokens.
     pub token_key: HmacKey,
     /// How long a payment waits for the look-up of its key.

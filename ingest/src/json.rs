@@ -12,6 +12,8 @@ use crate::problem::{Code, FieldError, Problem};
 
 /// Requests need two levels; each level costs stack.
 const DEPTH_MAX: usize = 8;
+/// The longest list that a request may hold has 500 items.
+const ITEMS_MAX: usize = 1_000;
 /// Longest piece of a sender's key that is shown in a pointer.
 const POINTER_KEY_CHARS_MAX: usize = 64;
 
@@ -21,13 +23,15 @@ pub enum Node {
     /// `null`.
     Null,
     /// `true` or `false`.
-    Bool,
-    /// Any number; no field is one, so its value does not matter.
+    Bool(bool),
+    /// A whole number.
+    Integer(i64),
+    /// Any other number; no field is one, so its value does not matter.
     Number,
     /// A string, unescaped.
     String(String),
-    /// An array; no field is one, so its values do not matter.
-    Array,
+    /// The items in their order.
+    Array(Vec<Node>),
     /// The members in their order, no key twice.
     Object(Vec<(String, Node)>),
 }
@@ -37,11 +41,44 @@ impl Node {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
-            Self::Bool => "a boolean",
-            Self::Number => "a number",
+            Self::Bool(_) => "a boolean",
+            Self::Integer(_) | Self::Number => "a number",
             Self::String(_) => "a string",
-            Self::Array => "an array",
+            Self::Array(_) => "an array",
             Self::Object(_) => "an object",
+        }
+    }
+
+    /// Writes it so that two texts that mean the same are the same: members sorted, no white space.
+    pub fn write_canonical(&self, out: &mut Vec<u8>) {
+        // Strings alone: serialising them cannot fail.
+        let string = |out: &mut Vec<u8>, text: &str| out.extend(serde_json::to_vec(text).unwrap_or_default());
+        match self {
+            Self::Null => out.extend_from_slice(b"null"),
+            Self::Bool(value) => out.extend_from_slice(if *value { b"true" } else { b"false" }),
+            Self::Integer(value) => out.extend_from_slice(value.to_string().as_bytes()),
+            Self::Number => out.extend_from_slice(b"number"),
+            Self::String(text) => string(out, text),
+            Self::Array(items) => {
+                out.push(b'[');
+                for item in items {
+                    item.write_canonical(out);
+                    out.push(b',');
+                }
+                out.push(b']');
+            }
+            Self::Object(members) => {
+                let mut sorted: Vec<_> = members.iter().collect();
+                sorted.sort_by(|(one, _), (other, _)| one.cmp(other));
+                out.push(b'{');
+                for (key, value) in sorted {
+                    string(out, key);
+                    out.push(b':');
+                    value.write_canonical(out);
+                    out.push(b',');
+                }
+                out.push(b'}');
+            }
         }
     }
 }
@@ -126,16 +163,16 @@ impl<'de> Visitor<'de> for Seed<'_> {
         Ok(Node::Null)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Node, E> {
-        Ok(Node::Bool)
+    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
+        Ok(Node::Bool(value))
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Node, E> {
-        Ok(Node::Number)
+    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
+        Ok(Node::Integer(value))
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<Node, E> {
-        Ok(Node::Number)
+    fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
+        Ok(i64::try_from(value).map_or(Node::Number, Node::Integer))
     }
 
     fn visit_f64<E>(self, _: f64) -> Result<Node, E> {
@@ -151,15 +188,18 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<Node, A::Error> {
-        let mut index = 0_usize;
+        let mut nodes = Vec::new();
         loop {
             let length = self.pointer.len();
-            push_pointer(self.pointer, &index.to_string());
+            push_pointer(self.pointer, &nodes.len().to_string());
             let item = items.next_element_seed(self.deeper()?)?;
             self.pointer.truncate(length);
-            index += 1;
-            if item.is_none() {
-                return Ok(Node::Array);
+            match item {
+                Some(_) if nodes.len() == ITEMS_MAX => {
+                    return Err(A::Error::custom(format_args!("an array of more than {ITEMS_MAX} items")));
+                }
+                Some(node) => nodes.push(node),
+                None => return Ok(Node::Array(nodes)),
             }
         }
     }
@@ -204,9 +244,13 @@ mod tests {
         // 1e400 does not fit a float: serde_json refuses it, and so do we.
         assert!(node.is_err());
         let node = parse(br#" {"a":"\u00fc","b":{"c":null,"d":1.5,"e":[1,"x"]},"f":true} "#).unwrap();
-        let inner = vec![("c".into(), Node::Null), ("d".into(), Node::Number), ("e".into(), Node::Array)];
-        let expected =
-            vec![("a".into(), string("ü")), ("b".into(), Node::Object(inner)), ("f".into(), Node::Bool)];
+        let items = Node::Array(vec![Node::Integer(1), string("x")]);
+        let inner = vec![("c".into(), Node::Null), ("d".into(), Node::Number), ("e".into(), items)];
+        let expected = vec![
+            ("a".into(), string("ü")),
+            ("b".into(), Node::Object(inner)),
+            ("f".into(), Node::Bool(true)),
+        ];
         assert_eq!(node, Node::Object(expected));
     }
 
@@ -253,6 +297,32 @@ mod tests {
         let problem = parse(format!("{{{},\"k99\":1,\"k3\":1}}", many.join(",")).as_bytes()).unwrap_err();
         let pointers: Vec<_> = problem.errors.iter().map(|error| error.pointer.as_str()).collect();
         assert_eq!(pointers, ["/k99", "/k3"]);
+    }
+
+    #[test]
+    fn the_canonical_form_is_of_the_meaning_not_of_the_bytes() {
+        let canonical = |text: &str| {
+            let mut out = Vec::new();
+            parse(text.as_bytes()).unwrap().write_canonical(&mut out);
+            out
+        };
+        let one = canonical(r#"{"a":[1,"x",null],"b":{"c":true}}"#);
+        assert_eq!(one, canonical(" { \"b\" : {\"c\":true}, \"\\u0061\":[1, \"x\",null]}"));
+        for other in [
+            r#"{"a":[1,"x"],"b":{"c":true}}"#,
+            r#"{"a":["x",1,null],"b":{"c":true}}"#,
+            r#"{"a":[1,"x",null],"b":{"c":false}}"#,
+            r#"{"a":["1","x",null],"b":{"c":true}}"#,
+        ] {
+            assert_ne!(one, canonical(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn an_array_is_bounded() {
+        let array = |items: usize| format!("[{}0]", "0,".repeat(items - 1));
+        assert!(parse(array(ITEMS_MAX).as_bytes()).is_ok());
+        assert!(parse(array(ITEMS_MAX + 1).as_bytes()).is_err());
     }
 
     #[test]

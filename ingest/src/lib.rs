@@ -1,28 +1,33 @@
 //! ingest: the partner API. It verifies signed requests and puts payments on Kafka; it moves no money.
 //!
-//! A payment is accepted (202) when Kafka has acknowledged it, with all in-sync replicas. MySQL is only read: for
-//! keys (kept in memory), for what became of payments, for balances. While it is away, payments are accepted all
-//! the same; while Kafka is away, none is.
+//! A payment is accepted (202) when Kafka has acknowledged it, with all in-sync replicas. MySQL is read for keys (kept
+//! in memory) and for what became of payments, and written for what a partner sets up himself. While it is away,
+//! payments are accepted all the same; while Kafka is away, none is.
 //!
-//! What it deliberately does not do: decide anything about money (the processor does), keep a record of requests,
-//! or speak TLS (listen on loopback behind something that does).
+//! What it deliberately does not do: decide anything about money (the processor does), keep a record of
+//! payment requests, or speak TLS (listen on loopback behind something that does).
 
 pub mod answer;
 pub mod app;
 pub mod config;
+pub mod fields;
 pub mod json;
 pub mod keys;
 pub mod lag;
 pub mod lookup;
 pub mod metrics;
+pub mod page;
 pub mod payment_request;
+pub mod precondition;
 pub mod prefer;
 pub mod problem;
+pub mod query;
 pub mod queue;
 pub mod routes;
 pub mod signed;
 pub mod store;
 pub mod token;
+pub mod write;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +47,8 @@ use crate::queue::Queue;
 
 /// For cold reads and the loading of keys; more would only queue in MySQL.
 const READ_CONNECTIONS: u32 = 4;
+/// For changes of endpoints and the like, which are rare.
+const WRITE_CONNECTIONS: u32 = 4;
 
 /// Serves until `shutdown`, then drains: no new requests, those in progress finish, the producer is flushed.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
@@ -62,7 +69,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let (lookup, lookup_task) = Lookup::new(config.mysql.clone(), lag.clone(), mysql_health);
     let reads = config.mysql.pool("reads", READ_CONNECTIONS)?;
     runtime::mysql::observe(&reads, "reads", stop.clone());
+    let writes = config.mysql.pool("writes", WRITE_CONNECTIONS)?;
+    runtime::mysql::observe(&writes, "writes", stop.clone());
     let tasks = [
+        tokio::spawn(write::sweep(writes.clone(), stop.clone())),
         tokio::spawn(lookup_task.run(stop.clone())),
         tokio::spawn(queue.clone().supervise(stop.clone())),
         tokio::spawn(keys.clone().refresh(
@@ -86,6 +96,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         queue: queue.clone(),
         lag,
         reads: reads.clone(),
+        writes: writes.clone(),
         token_key,
         lookup_budget: Duration::from_millis(config.lookup_budget_ms),
         waiters_per_partner: config.waiters_per_partner,
@@ -103,6 +114,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         }
     }
     reads.close().await;
+    writes.close().await;
     drop(private.await);
     flushed.map_err(Error::Unflushed)
 }

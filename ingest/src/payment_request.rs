@@ -1,65 +1,38 @@
 //! The body of `POST /v1/payments`: read field by field, every fault collected.
 
-use std::borrow::Cow;
-
 use domain::command::{PaymentCommand, limits};
 use domain::fingerprint::Fingerprint;
 use domain::ids::MandateId;
-use domain::money::{Amount, Currency};
-use domain::payment::Metadata;
 
-use crate::json::{self, Node, push_pointer};
-use crate::problem::{Code, FieldError, Problem};
-
-/// More faults than a person reads are not listed.
-const ERRORS_MAX: usize = 30;
+use crate::fields::Fields;
+use crate::problem::Problem;
 
 /// Reads and checks the whole body.
 pub fn parse(body: &[u8]) -> Result<PaymentCommand, Problem> {
-    let fields = match json::parse(body)? {
-        Node::Object(fields) => fields,
-        other => {
-            let detail = format!("the body must be a JSON object, not {}", other.kind());
-            return Err(Problem::new(Code::MalformedJson, detail));
-        }
-    };
-    let mut read = Reader { errors: Vec::new() };
-    let (mut amount, mut currency, mut mandate) = (None, None, None);
-    let (mut reference, mut description, mut metadata) = (None, None, None);
-    for (name, node) in fields {
-        match name.as_str() {
-            "amount" => amount = Some(node),
-            "currency" => currency = Some(node),
-            "mandate" => mandate = Some(node),
-            "capture" => read.capture(node),
-            "reference" => reference = read.text("/reference", node, limits::REFERENCE_MAX),
-            "description" => description = read.text("/description", node, limits::DESCRIPTION_MAX),
-            "metadata" => metadata = Some(read.metadata(node)),
-            _ => {
-                let mut pointer = String::new();
-                push_pointer(&mut pointer, &name);
-                read.refuse(
-                    pointer,
-                    "unknown_field",
-                    "unknown; the fields are amount, currency, mandate, capture, reference, description, metadata",
-                );
-            }
-        }
-    }
-    let currency = read.currency(currency);
-    let amount = read.amount(amount, currency);
-    let mandate = read.mandate(mandate);
-    match (amount, mandate) {
-        (Some(amount), Some(mandate)) if read.errors.is_empty() => Ok(PaymentCommand {
-            mandate,
-            amount_minor: amount.minor(),
-            currency: amount.currency(),
-            expires_in_s: None,
-            reference,
-            description,
-            metadata: metadata.unwrap_or_default(),
-        }),
-        _ => Err(Problem::fields(read.errors)),
+    let mut fields = Fields::of_body(body)?;
+    let currency = fields.required_currency();
+    let amount = fields.required_amount(currency);
+    let mandate: Option<MandateId> = fields.required_id("mandate", "a mandate's id", "mdt");
+    capture(&mut fields);
+    let reference = fields.optional_text("reference", limits::REFERENCE_MAX);
+    let description = fields.optional_text("description", limits::DESCRIPTION_MAX);
+    let metadata = fields.metadata();
+    let command = amount.zip(mandate).map(|(amount, mandate)| PaymentCommand {
+        mandate,
+        amount_minor: amount.minor(),
+        currency: amount.currency(),
+        expires_in_s: None,
+        reference,
+        description,
+        metadata,
+    });
+    fields.finish(command)
+}
+
+fn capture(fields: &mut Fields) {
+    let word = fields.optional_string("capture");
+    if word.is_some_and(|word| word != "automatic") {
+        fields.refuse("capture", "unknown_value", "unknown; the one value is \"automatic\"");
     }
 }
 
@@ -70,161 +43,11 @@ pub fn fingerprint(command: &PaymentCommand) -> Fingerprint {
     Fingerprint::of(&[b"POST", b"/v1/payments", &canonical])
 }
 
-struct Reader {
-    errors: Vec<FieldError>,
-}
-
-impl Reader {
-    fn refuse(
-        &mut self,
-        pointer: impl Into<String>,
-        code: &'static str,
-        detail: impl Into<Cow<'static, str>>,
-    ) {
-        if self.errors.len() < ERRORS_MAX {
-            let error = FieldError { pointer: pointer.into(), code: code.into(), detail: detail.into() };
-            self.errors.push(error);
-        }
-    }
-
-    /// The string of a required field.
-    fn required(&mut self, pointer: &'static str, node: Option<Node>, example: &str) -> Option<String> {
-        match node {
-            Some(Node::String(text)) => return Some(text),
-            Some(other) => {
-                let detail = format!("send a string such as {example}, not {}", other.kind());
-                let code = if pointer == "/amount" { "invalid_amount" } else { "wrong_type" };
-                self.refuse(pointer, code, detail);
-            }
-            None => self.refuse(pointer, "missing", format!("required; send a string such as {example}")),
-        }
-        None
-    }
-
-    fn currency(&mut self, node: Option<Node>) -> Option<Currency> {
-        let text = self.required("/currency", node, "\"EUR\"")?;
-        let parsed: Result<Currency, _> = text.parse();
-        if let Err(error) = &parsed {
-            self.refuse("/currency", "unknown_currency", error.to_string());
-        }
-        parsed.ok()
-    }
-
-    fn amount(&mut self, node: Option<Node>, currency: Option<Currency>) -> Option<Amount> {
-        let text = self.required("/amount", node, "\"12.50\"")?;
-        // Without a currency the digits cannot be judged; its own fault is listed already.
-        let parsed = Amount::parse(&text, currency?);
-        if let Err(error) = &parsed {
-            self.refuse("/amount", "invalid_amount", error.to_string());
-        }
-        parsed.ok()
-    }
-
-    fn mandate(&mut self, node: Option<Node>) -> Option<MandateId> {
-        let text = self.required("/mandate", node, "\"mdt_…\"")?;
-        let parsed: Result<MandateId, _> = text.parse();
-        if parsed.is_err() {
-            self.refuse(
-                "/mandate",
-                "invalid_id",
-                "a mandate's id begins with `mdt_` and has 26 more characters",
-            );
-        }
-        parsed.ok()
-    }
-
-    fn capture(&mut self, node: Node) {
-        match node {
-            Node::Null => {}
-            Node::String(word) if word == "automatic" => {}
-            Node::String(_) => {
-                self.refuse("/capture", "unknown_value", "unknown; the one value is \"automatic\"");
-            }
-            other => {
-                let detail = format!("send the string \"automatic\", not {}", other.kind());
-                self.refuse("/capture", "wrong_type", detail);
-            }
-        }
-    }
-
-    /// The text of an optional field; `null` is the same as leaving it out.
-    fn text(&mut self, pointer: &str, node: Node, chars_max: usize) -> Option<String> {
-        match node {
-            Node::Null => None,
-            Node::String(text) => match text_fault(&text, 1, chars_max) {
-                None => Some(text),
-                Some((code, detail)) => {
-                    self.refuse(pointer, code, detail);
-                    None
-                }
-            },
-            other => {
-                self.refuse(pointer, "wrong_type", format!("send a string, not {}", other.kind()));
-                None
-            }
-        }
-    }
-
-    fn metadata(&mut self, node: Node) -> Metadata {
-        let entries = match node {
-            Node::Null => return Metadata::new(),
-            Node::Object(entries) => entries,
-            other => {
-                let detail = format!("send an object of strings, not {}", other.kind());
-                self.refuse("/metadata", "wrong_type", detail);
-                return Metadata::new();
-            }
-        };
-        if entries.len() > limits::METADATA_KEYS_MAX {
-            let detail =
-                format!("has {} keys; at most {} are kept", entries.len(), limits::METADATA_KEYS_MAX);
-            self.refuse("/metadata", "too_many", detail);
-            return Metadata::new();
-        }
-        let mut metadata = Metadata::new();
-        for (key, node) in entries {
-            let mut pointer = "/metadata".to_owned();
-            push_pointer(&mut pointer, &key);
-            if let Some((code, detail)) = text_fault(&key, 1, limits::METADATA_KEY_MAX) {
-                self.refuse(pointer, code, format!("the key {detail}"));
-                continue;
-            }
-            match node {
-                Node::String(value) => match text_fault(&value, 0, limits::METADATA_VALUE_MAX) {
-                    None => drop(metadata.insert(key, value)),
-                    Some((code, detail)) => self.refuse(pointer, code, detail),
-                },
-                other => {
-                    self.refuse(pointer, "wrong_type", format!("send a string, not {}", other.kind()));
-                }
-            }
-        }
-        metadata
-    }
-}
-
-/// Why a text cannot be kept. Control characters and those that turn the direction of writing could make a
-/// statement show something else than what was paid.
-fn text_fault(text: &str, chars_min: usize, chars_max: usize) -> Option<(&'static str, String)> {
-    let chars = text.chars().count();
-    if chars < chars_min {
-        return Some(("empty", "is empty; leave it out instead".to_owned()));
-    }
-    if chars > chars_max {
-        return Some(("too_long", format!("has {chars} characters; at most {chars_max} are kept")));
-    }
-    let hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
-    text.chars().find(|c| hidden(*c)).map(|c| {
-        ("control_character", format!("has the control character U+{:04X}; remove it", u32::from(c)))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::problem::Code;
+    use domain::money::Currency;
 
     const MANDATE: &str = "mdt_00000000000000000000000001";
 
@@ -329,7 +152,7 @@ mod tests {
     fn all_faults_are_told_at_once() {
         let problem = parse(br#"{"amount":1,"currency":"eur","mandat":"x","reference":5}"#).unwrap_err();
         let pointers: Vec<_> = problem.errors.iter().map(|error| error.pointer.as_str()).collect();
-        assert_eq!(pointers, ["/mandat", "/reference", "/currency", "/amount", "/mandate"]);
+        assert_eq!(pointers, ["/currency", "/amount", "/mandate", "/reference", "/mandat"]);
         assert_eq!(problem.code, Code::InvalidField);
         for other in [&b"[]"[..], b"null", b"\"x\"", b"1"] {
             assert_eq!(parse(other).unwrap_err().code, Code::MalformedJson);

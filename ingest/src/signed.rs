@@ -159,10 +159,13 @@ pub fn authority(app: &App, parts: &Parts) -> Result<String, Problem> {
     found.ok_or_else(|| Problem::plain(Code::AuthorityUnknown))
 }
 
-/// The problem of a refused signature. That the header field for idempotency is not there at all is told as such.
+/// The problem of a refused signature. That a header field which it has to cover is not there at all is told as such.
 pub fn signature_problem(error: &SignatureError, parts: &Parts) -> Problem {
-    if error.component() == Some("idempotency-key") && !parts.headers.contains_key("idempotency-key") {
-        return Problem::plain(Code::IdempotencyKeyMissing);
+    let absent = error.component().filter(|name| !parts.headers.contains_key(*name));
+    match absent {
+        Some("idempotency-key") => return Problem::plain(Code::IdempotencyKeyMissing),
+        Some("if-match") => return Problem::plain(Code::PreconditionRequired),
+        _ => {}
     }
     Problem::new(Code::find(error.code()).unwrap_or(Code::SignatureInvalid), error.to_string())
 }

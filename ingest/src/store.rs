@@ -1,12 +1,14 @@
 //! All SQL of ingest, a file per group of tables.
 
 pub mod accounts;
+pub mod idempotency;
 pub mod keys;
 pub mod payments;
 
 use domain::money::Currency;
-use sqlx::mysql::MySqlRow;
+use sqlx::mysql::{MySqlDatabaseError, MySqlRow};
 use sqlx::{Decode, MySql, Row, Type};
+use type_safe_id::{StaticType, TypeSafeId};
 use uuid::Uuid;
 
 /// Why MySQL could not be read.
@@ -23,6 +25,51 @@ pub enum StoreError {
         /// What is wrong with it.
         what: String,
     },
+    /// Another transaction was in the way.
+    #[error("another transaction was in the way")]
+    Busy,
+}
+
+/// Deadlock, lock wait, a duplicate that another transaction made first, a server that goes away, starts or is full,
+/// and TiDB's ways to say "again".
+const PASSING: [u16; 18] = [
+    1213, 1205, 1062, 1040, 1053, 1077, 1079, 1158, 1159, 1160, 1161, 1290, 1836, 1927, 4031, 8022, 8028,
+    9007,
+];
+
+impl StoreError {
+    /// Whether the same may succeed a moment later.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Busy => true,
+            Self::Row { .. } => false,
+            Self::Database(sqlx::Error::Database(error)) => {
+                let mysql = error.try_downcast_ref::<MySqlDatabaseError>();
+                mysql.is_some_and(|mysql| {
+                    PASSING.contains(&mysql.number())
+                        || (mysql.number() == 1105 && mysql.message().contains("retry limit"))
+                })
+            }
+            Self::Database(error) => matches!(
+                error,
+                sqlx::Error::Io(_)
+                    | sqlx::Error::Tls(_)
+                    | sqlx::Error::Protocol(_)
+                    | sqlx::Error::PoolTimedOut
+                    | sqlx::Error::WorkerCrashed
+            ),
+        }
+    }
+}
+
+/// An id as it is stored.
+fn bytes<T: StaticType>(id: &TypeSafeId<T>) -> Vec<u8> {
+    id.uuid().as_bytes().to_vec()
+}
+
+/// Whether a row with this key is there already.
+fn is_duplicate(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }
 
 /// The columns of a row in their order. Types are not compared with the server's: sqlx takes text with a binary

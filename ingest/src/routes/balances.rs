@@ -10,10 +10,10 @@ use domain::ids::AccountId;
 use domain::money::{Currency, decimal_text};
 use serde::Serialize;
 
-use super::payments::no_query;
 use super::schema;
 use crate::app::App;
 use crate::problem::{Code, Problem};
+use crate::query;
 use crate::signed::{Balances, Signed};
 use crate::store::accounts::{self as store, AccountRow};
 
@@ -68,7 +68,7 @@ impl From<AccountRow> for Balance {
     )
 )]
 pub async fn list(State(app): State<Arc<App>>, signed: Signed<Balances>) -> Result<Json<List>, Problem> {
-    no_query(signed.parts.uri.query())?;
+    query::none(signed.parts.uri.query())?;
     let unavailable = || Problem::plain(Code::Unavailable).retry_after(1);
     if !app.lookup.is_up() {
         return Err(unavailable());

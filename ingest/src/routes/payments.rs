@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use domain::command::{PartnerCommand, PartnerEnvelope, SCHEMA, limits};
+use domain::command::{PartnerCommand, PartnerEnvelope, SCHEMA};
 use domain::fingerprint::Fingerprint;
 use domain::ids::{PaymentId, payment_id};
 use domain::payment::{Amounts, Metadata, PaymentStatus, PaymentView, status_path};
@@ -24,7 +24,8 @@ use crate::problem::{Code, Problem};
 use crate::queue::{Placed, QueueError};
 use crate::signed::{Caller, Payments, Signed};
 use crate::store::payments::Stored;
-use crate::{metrics, token};
+use crate::write::idempotency_key;
+use crate::{metrics, query, token};
 
 /// For a status read, which has nothing better to do than to wait for MySQL.
 const READ_BUDGET: Duration = Duration::from_secs(2);
@@ -71,7 +72,7 @@ struct Accepted<'a> {
 pub async fn create(State(app): State<Arc<App>>, signed: Signed<Payments>) -> Result<Response, Problem> {
     let Signed { caller, parts, body, .. } = signed;
     let key = idempotency_key(&parts.headers)?;
-    no_query(parts.uri.query())?;
+    query::none(parts.uri.query())?;
     let command = payment_request::parse(&body)?;
     let fingerprint = payment_request::fingerprint(&command);
     let id = payment_id(caller.partner.id, key);
@@ -289,33 +290,6 @@ fn accepted_view(
     }
 }
 
-/// The key of a write, which the signature covers.
-fn idempotency_key(headers: &HeaderMap) -> Result<&str, Problem> {
-    let mut values = headers.get_all("idempotency-key").iter();
-    let value = values.next().ok_or_else(|| Problem::plain(Code::IdempotencyKeyMissing))?;
-    let visible = value.as_bytes().iter().all(u8::is_ascii_graphic);
-    match value.to_str() {
-        Ok(text)
-            if visible
-                && (1..=limits::IDEMPOTENCY_KEY_MAX).contains(&text.len())
-                && values.next().is_none() =>
-        {
-            Ok(text)
-        }
-        _ => Err(Problem::plain(Code::IdempotencyKeyInvalid)),
-    }
-}
-
-/// Refuses query parameters where none is known.
-pub fn no_query(query: Option<&str>) -> Result<(), Problem> {
-    match query.filter(|query| !query.is_empty()) {
-        None => Ok(()),
-        Some(_) => {
-            Err(Problem::new(Code::UnknownField, "this path takes no query parameters; send them without"))
-        }
-    }
-}
-
 /// The one query parameter of a status read.
 fn position(query: Option<&str>) -> Result<Option<&str>, Problem> {
     let mut found = None;
@@ -334,32 +308,6 @@ fn position(query: Option<&str>) -> Result<Option<&str>, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn keys(values: &[&str]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for value in values {
-            headers.append("idempotency-key", HeaderValue::from_str(value).unwrap());
-        }
-        headers
-    }
-
-    #[test]
-    fn an_idempotency_key_is_visible_ascii_and_stands_once() {
-        let longest = "k".repeat(255);
-        for good in ["k", "order-4711", "\"quoted\"", &longest] {
-            assert_eq!(idempotency_key(&keys(&[good])).unwrap(), good);
-        }
-        let too_long = "k".repeat(256);
-        for bad in ["", "two words", "ü", &too_long] {
-            assert_eq!(
-                idempotency_key(&keys(&[bad])).unwrap_err().code,
-                Code::IdempotencyKeyInvalid,
-                "{bad:?}"
-            );
-        }
-        assert_eq!(idempotency_key(&keys(&["a", "b"])).unwrap_err().code, Code::IdempotencyKeyInvalid);
-        assert_eq!(idempotency_key(&keys(&[])).unwrap_err().code, Code::IdempotencyKeyMissing);
-    }
 
     #[test]
     fn only_a_position_may_stand_in_the_query() {

@@ -222,7 +222,7 @@ impl Record {
 /// Writes what the processor writes for a decided payment.
 pub(crate) async fn decide(pool: &MySqlPool, record: &Record, reason: Option<Reason>) {
     let envelope = record.envelope();
-    let PartnerCommand::Payment(command) = &envelope.command;
+    let PartnerCommand::Payment(command) = &envelope.command else { panic!("a payment") };
     let status = if reason.is_some() { PaymentStatus::Rejected } else { PaymentStatus::Posted };
     let mut transaction = pool.begin().await.unwrap();
     sqlx::query(

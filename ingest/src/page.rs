@@ -1,0 +1,146 @@
+//! Lists: `{data, next}`, newest first, a page at a time.
+//!
+//! A cursor holds the place of the last item shown, so that rows that arrive meanwhile neither shift nor double
+//! anything. It is authenticated together with the list, the partner and the filters: one of another list, with
+//! other filters, or invented, is refused rather than answered with something unexpected.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use domain::ids::PartnerId;
+use domain::secret::HmacKey;
+use serde::Serialize;
+use subtle::ConstantTimeEq;
+
+use crate::problem::Problem;
+use crate::query::{Query, invalid_cursor};
+
+/// Items of a page, unless another number is asked for.
+const LIMIT_DEFAULT: u64 = 50;
+/// The most that can be asked for: bounds a statement and an answer.
+const LIMIT_MAX: u64 = 200;
+const MAC_BYTES: usize = 12;
+
+/// A page of a list.
+#[derive(Debug, Serialize)]
+pub struct Page<T> {
+    /// The items.
+    pub data: Vec<T>,
+    /// The cursor of the next page; `null` at the end.
+    pub next: Option<String>,
+}
+
+/// Which page of which list is asked for.
+#[derive(Debug)]
+pub struct Wanted {
+    /// Items of the page.
+    pub limit: usize,
+    /// The place of the last item that was shown, as [`Cursors::page`] was given it.
+    pub after: Option<Vec<u8>>,
+}
+
+/// What makes and reads the cursors of one list as one partner filters it.
+pub struct Cursors<'a> {
+    key: &'a HmacKey,
+    /// The list, the partner and the filters, in a form that is the same for the same.
+    scope: String,
+}
+
+impl<'a> Cursors<'a> {
+    /// `filters` is anything that differs when what is listed differs.
+    pub fn new(
+        key: &'a HmacKey,
+        list: &'static str,
+        partner: PartnerId,
+        filters: &impl std::fmt::Debug,
+    ) -> Self {
+        Self { key, scope: format!("cursor {list} {partner} {filters:?}") }
+    }
+
+    /// Reads a cursor. The parameters `limit` and `cursor` were taken by [`limit_and_cursor`].
+    pub fn wanted(&self, (limit, cursor): (usize, Option<String>)) -> Result<Wanted, Problem> {
+        let after = cursor.map(|text| self.decode(&text).ok_or_else(refused)).transpose()?;
+        Ok(Wanted { limit, after })
+    }
+
+    /// The page of up to `limit` items, of which one more was read when there is a next page; `place` tells where an
+    /// item stands.
+    pub fn page<T>(&self, mut data: Vec<T>, limit: usize, place: impl Fn(&T) -> Vec<u8>) -> Page<T> {
+        let more = data.len() > limit;
+        data.truncate(limit);
+        let next = data.last().filter(|_| more).map(|last| self.encode(&place(last)));
+        Page { data, next }
+    }
+
+    fn mac(&self, place: &[u8]) -> [u8; MAC_BYTES] {
+        let mac = self.key.mac(&[self.scope.as_bytes(), &[0], place]);
+        let mut cut = [0; MAC_BYTES];
+        cut.copy_from_slice(&mac[..MAC_BYTES]);
+        cut
+    }
+
+    fn encode(&self, place: &[u8]) -> String {
+        URL_SAFE_NO_PAD.encode([place, &self.mac(place)].concat())
+    }
+
+    fn decode(&self, text: &str) -> Option<Vec<u8>> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        let (place, mac) = bytes.split_last_chunk::<MAC_BYTES>()?;
+        bool::from(self.mac(place).ct_eq(mac)).then(|| place.to_vec())
+    }
+}
+
+fn refused() -> Problem {
+    invalid_cursor("the cursor is not one of this list with these filters; use `next` as it was answered")
+}
+
+/// Takes the parameters that every list has.
+pub fn limit_and_cursor(query: &mut Query<'_>) -> (usize, Option<String>) {
+    let limit = query.integer("limit", 1..=LIMIT_MAX).unwrap_or(LIMIT_DEFAULT);
+    let cursor = query.text("cursor").map(std::borrow::Cow::into_owned);
+    (usize::try_from(limit).unwrap_or_default(), cursor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    fn key() -> HmacKey {
+        HmacKey::new(&[7; 32]).unwrap()
+    }
+
+    fn partner(number: u128) -> PartnerId {
+        PartnerId::from_uuid(Uuid::from_u128(number))
+    }
+
+    #[test]
+    fn the_next_page_begins_behind_the_last_item_shown() {
+        let key = key();
+        let cursors = Cursors::new(&key, "things", partner(1), &"filters");
+        let place = |item: &u8| vec![*item];
+        let page = cursors.page(vec![9, 8, 7], 2, place);
+        assert_eq!(page.data, [9, 8]);
+        let wanted = cursors.wanted((2, page.next)).unwrap();
+        assert_eq!(wanted.after, Some(vec![8]));
+        assert_eq!(cursors.page(vec![7], 2, place).next, None);
+        assert_eq!(cursors.page(vec![7, 6], 2, place).next, None);
+    }
+
+    #[test]
+    fn a_cursor_serves_its_list_its_partner_and_its_filters_alone() {
+        let key = key();
+        let cursors = Cursors::new(&key, "things", partner(1), &("a", 1));
+        let next = cursors.page(vec![1_u8, 2], 1, |item| vec![*item]).next.unwrap();
+        let others = [
+            Cursors::new(&key, "others", partner(1), &("a", 1)),
+            Cursors::new(&key, "things", partner(2), &("a", 1)),
+            Cursors::new(&key, "things", partner(1), &("a", 2)),
+        ];
+        for other in others {
+            assert!(other.wanted((1, Some(next.clone()))).is_err());
+        }
+        for text in ["", "x", "AAAA", &next[1..], "ü", &format!("{next}A")] {
+            assert!(cursors.wanted((1, Some(text.to_owned()))).is_err(), "{text}");
+        }
+        assert!(cursors.wanted((1, Some(next))).is_ok());
+    }
+}
