@@ -61,6 +61,8 @@ CREATE TABLE notices (
     PRIMARY KEY (endpoint_id, id) /*T![clustered_index] CLUSTERED */,
     -- Pings to be sent.
     KEY notices_due (next_attempt_at),
+    -- What the last ping that one secret alone signed has shown.
+    KEY notices_of_secret (secret_id, created_at),
     -- Endpoints that were disabled since a time, for who tells their owners; notices too old to be kept.
     KEY notices_by_type (type, created_at)
 ) DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;

@@ -44,6 +44,10 @@ ids! {
     EndpointSecretId, EndpointSecretTag, "eps";
     /// A partner's API key.
     KeyId, KeyTag, "key";
+    /// What was asked to be sent to an endpoint again.
+    ReplayId, ReplayTag, "rpl";
+    /// Someone's wish to become a partner.
+    ApplicationId, ApplicationTag, "app";
 }
 
 /// The name space of all derived ids; drawn once, never changed.
