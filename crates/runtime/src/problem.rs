@@ -9,6 +9,7 @@ pub use axum::http::StatusCode;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 /// One field that has to change.
@@ -87,6 +88,11 @@ pub struct Document<'a> {
 impl Document<'_> {
     /// The answer to the request with this id.
     pub fn render(&self, request_id: Uuid) -> Response {
+        self.render_with(request_id, &Map::new())
+    }
+
+    /// As [`Self::render`], with extension members (RFC 9457, section 3.2).
+    pub fn render_with(&self, request_id: Uuid, extensions: &Map<String, Value>) -> Response {
         #[derive(Serialize)]
         struct Body<'a> {
             r#type: &'a str,
@@ -98,6 +104,8 @@ impl Document<'_> {
             code: &'a str,
             #[serde(skip_serializing_if = "<[_]>::is_empty")]
             errors: &'a [FieldError],
+            #[serde(flatten)]
+            extensions: &'a Map<String, Value>,
         }
         let body = Body {
             r#type: self.type_path,
@@ -108,8 +116,9 @@ impl Document<'_> {
             request_id,
             code: self.code,
             errors: self.errors,
+            extensions,
         };
-        // Strings and numbers alone: serialising them cannot fail.
+        // JSON alone: serialising it cannot fail.
         let mut response = (self.status, serde_json::to_vec(&body).unwrap_or_default()).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
