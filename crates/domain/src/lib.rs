@@ -18,6 +18,7 @@ pub mod money;
 pub mod notice;
 pub mod payment;
 pub mod replay;
+pub mod schema;
 pub mod seal;
 pub mod secret;
 pub mod time;

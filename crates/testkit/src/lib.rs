@@ -6,6 +6,7 @@
 mod env;
 pub mod fixtures;
 mod ports;
+pub mod schema;
 mod sweep;
 mod wait;
 
