@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use domain::time::Timestamp;
+use jiff::tz::TimeZone;
 use rand::Rng as _;
 use runtime::health::Component;
 use tokio_util::sync::CancellationToken;
@@ -22,10 +23,12 @@ use crate::clock;
 use crate::decide::{DeadLetterReason, Effects, View, decide};
 use crate::item::{Content, Item};
 use crate::metrics;
+use crate::store::dead_letters::Named;
 use crate::store::error::StoreError;
 use crate::store::facts::Facts;
-use crate::store::load::{self, Loaded, References};
+use crate::store::load::{self, Loaded};
 use crate::store::positions::{PartitionKey, StoredPosition};
+use crate::store::references::References;
 use crate::store::session::Session;
 use crate::store::write::{self, NewPosition};
 
@@ -57,6 +60,8 @@ pub struct Applier {
     expected: HashMap<PartitionKey, i64>,
     /// Partitions that stand still, and why.
     halted: BTreeMap<PartitionKey, String>,
+    /// Whose calendar days caps count.
+    zone: TimeZone,
     mysql: Component,
     ledger: Component,
     shutdown: CancellationToken,
@@ -75,6 +80,7 @@ impl Applier {
     pub fn new(
         session: Session,
         announcer: Announcer,
+        zone: TimeZone,
         mysql: Component,
         ledger: Component,
         shutdown: CancellationToken,
@@ -86,6 +92,7 @@ impl Applier {
             announcer,
             expected: HashMap::new(),
             halted: BTreeMap::new(),
+            zone,
             mysql,
             ledger,
             shutdown,
@@ -243,7 +250,8 @@ impl Applier {
             self.rollback().await?;
             return Ok(Done::default());
         }
-        load::load_conflicts(&mut self.session, &mut view, &items).await?;
+        let letters: Vec<_> = view.dead_letters.values().map(|slot| slot.row.item.clone()).collect();
+        load::load_conflicts(&mut self.session, &mut view, items.iter().chain(&letters)).await?;
         let decided_at = clock::now().max(not_before);
         let (view, effects) = decide_checked(&items, view, decided_at)?;
         let last: BTreeMap<PartitionKey, &Item> =
@@ -259,23 +267,28 @@ impl Applier {
         let writes = write::write(&items, &view, &effects, &new_positions, decided_at);
         write::commit(&mut self.session, &writes).await?;
         let oldest = items.iter().map(|item| item.accepted_at).min().unwrap_or(decided_at);
-        metrics::committed(items.len(), &effects, oldest, clock::now(), started.elapsed());
+        metrics::committed(items.len(), &view, &effects, oldest, clock::now(), started.elapsed());
         log_dead_letters(&items, &effects, decided_at);
         let partitions = last.into_iter().map(|(key, item)| (key, item.position.offset + 1)).collect();
         Ok(Done { partitions, effects })
     }
 
-    /// Locks and reads; begins again when an account turned up between the two looks at it.
+    /// Locks and reads; begins again when something turned up between the two looks at it.
     async fn load(&mut self, items: &[Item]) -> Result<Loaded, StoreError> {
+        let named = Named::of(items);
         for _ in 0..3 {
-            let references = References::of(items, &mut self.facts, &mut self.session).await?;
-            let loaded = load::load(&mut self.session, &references).await?;
-            if load::is_complete(&loaded.view, items) {
+            let (open, _) = named.read(&mut self.session, &self.zone).await?;
+            let letters: Vec<_> = open.values().map(|slot| slot.row.item.clone()).collect();
+            let references = References::of(items, &letters, &mut self.facts, &mut self.session).await?;
+            let loaded = load::load(&mut self.session, &references, &mut self.facts, &self.zone).await?;
+            if open.keys().eq(loaded.view.dead_letters.keys())
+                && references.cover(&loaded.view, items.iter().chain(&letters))
+            {
                 return Ok(loaded);
             }
             self.rollback().await?;
         }
-        Err(StoreError::Fatal("accounts of a mandate are still unknown after three looks".to_owned()))
+        Err(StoreError::Fatal("what the batch refers to is still unknown after three looks".to_owned()))
     }
 
     async fn rollback(&mut self) -> Result<(), StoreError> {

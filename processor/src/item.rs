@@ -1,6 +1,6 @@
 //! A record of a command topic, read once and decided as often as its transaction is tried.
 
-use domain::command::{BankEnvelope, PartnerEnvelope};
+use domain::command::{BankCommand, BankEnvelope, PartnerEnvelope};
 use domain::fingerprint::Fingerprint;
 use domain::time::{Day, Timestamp};
 use domain::topic::{Position, Source};
@@ -85,6 +85,17 @@ impl Item {
     /// What it is keyed by: records with the same root stay in order.
     pub fn root(&self) -> Option<Uuid> {
         self.key.as_deref().and_then(|key| Uuid::from_slice(key).ok())
+    }
+
+    /// Whether it is a command about dead letters.
+    pub fn deals_with_dead_letters(&self) -> bool {
+        match &self.content {
+            Content::Bank(envelope, _) => matches!(
+                envelope.command,
+                BankCommand::RedriveDeadLetters { .. } | BankCommand::RejectDeadLetter(_)
+            ),
+            Content::Partner(_) | Content::Undecodable(_) => false,
+        }
     }
 
     /// Bank commands come first, so that a revocation or a freeze accepted with a payment wins; then by place.

@@ -64,6 +64,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let mut applier = Applier::new(
         Session::new(config.mysql.clone()),
         announcer,
+        config.bank_time_zone.clone(),
         health.component("mysql"),
         health.component("ledger"),
         shutdown.clone(),

@@ -5,13 +5,16 @@ use std::time::Duration;
 use domain::time::Timestamp;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
-use crate::decide::Effects;
+use crate::decide::{Effects, View};
 use crate::store::error::StoreError;
 
 /// Registers the help texts.
 pub(crate) fn describe() {
     describe_counter!("wired_processor_commands_total", "Commands applied, by kind, outcome and reason");
-    describe_counter!("wired_processor_duplicates_total", "Commands that had been applied before");
+    describe_counter!(
+        "wired_processor_duplicates_total",
+        "Commands that left nothing: applied before, or not due"
+    );
     describe_counter!("wired_processor_dead_letters_total", "Commands set aside, by reason");
     describe_counter!(
         "wired_processor_sql_statements_total",
@@ -66,6 +69,7 @@ pub(crate) fn retry(error: &StoreError) {
 /// A batch committed.
 pub(crate) fn committed(
     commands: usize,
+    view: &View,
     effects: &Effects,
     oldest: Timestamp,
     now: Timestamp,
@@ -76,7 +80,8 @@ pub(crate) fn committed(
     let lag = Duration::from_micros(now.micros().saturating_sub(oldest.micros()).max(0).unsigned_abs());
     histogram!("wired_processor_decision_lag_seconds").record(lag.as_secs_f64());
     counter!("wired_processor_duplicates_total").increment(effects.duplicates as u64);
-    for row in &effects.payments {
+    for row in effects.payments.iter().filter_map(|asked| view.payments.get(&asked.payment)) {
+        let row = &row.row;
         let reason = row.reason.map_or("none", domain::payment::Reason::as_str);
         counter!("wired_processor_commands_total",
             "kind" => row.kind.as_str(), "outcome" => row.status.as_str(), "reason" => reason)

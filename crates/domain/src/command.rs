@@ -470,6 +470,9 @@ impl PartnerEnvelope {
                 check_amount(transfer.amount_minor, transfer.currency)?;
                 check_root(is_own_root)
             }
+            PartnerCommand::Void(FollowUp { part: Some(_), .. }) => {
+                Err(DecodeError::Field("a void takes everything"))
+            }
             PartnerCommand::Capture(follow_up)
             | PartnerCommand::Void(follow_up)
             | PartnerCommand::Refund(follow_up) => {

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use domain::entry::Entry;
 use domain::event::EventType;
 use domain::fingerprint::Fingerprint;
-use domain::ids::{AccountId, MandateId, PartnerId, PaymentId};
-use domain::money::{Amount, Currency};
-use domain::payment::{PaymentKind, PaymentStatus, Reason};
+use domain::ids::{AccountId, PartnerId, PaymentId};
+use domain::money::Amount;
+use domain::payment::Reason;
 use domain::time::Timestamp;
 use domain::topic::Position;
 use uuid::Uuid;
@@ -15,26 +15,30 @@ use uuid::Uuid;
 /// Rows to insert, each table in the order of the fold.
 #[derive(Debug, Default)]
 pub struct Effects {
-    /// `payments`.
-    pub payments: Vec<PaymentRow>,
+    /// `payments` that are new.
+    pub payments: Vec<Asked>,
+    /// `follow_ups`: the payment that another one belongs to, and that one.
+    pub follow_ups: Vec<(PaymentId, PaymentId)>,
+    /// `holds` that begin.
+    pub holds: Vec<HoldRow>,
+    /// `holds` that end.
+    pub released: Vec<(AccountId, PaymentId)>,
     /// `changes`.
     pub changes: Vec<ChangeRow>,
     /// `entries`.
     pub entries: Vec<EntryRow>,
     /// `events`.
     pub events: Vec<EventRow>,
-    /// `settlement_accounts`.
-    pub settlement_accounts: Vec<(PartnerId, Currency, AccountId)>,
     /// `dead_letters`.
     pub dead_letters: Vec<DeadLetterRow>,
-    /// Commands that were applied before; they leave nothing.
+    /// Commands that leave nothing: they were applied before, or ask to end what has not come to its time.
     pub duplicates: usize,
 }
 
 /// Who asked, for the audit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
-    /// The API key or the user.
+    /// The API key or the user; the bank itself for what nobody asked for.
     pub actor: Uuid,
     /// Why, in the user's words.
     pub reason: Option<String>,
@@ -44,49 +48,37 @@ pub struct Origin {
     pub address: Option<IpAddr>,
 }
 
-/// A row of `payments`.
+/// Who asked for a payment and who was told: what a row of `payments` holds besides the
+/// [`Payment`](super::view::Payment).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PaymentRow {
-    /// Where its command stands.
-    pub position: Position,
-    /// The payment.
-    pub id: PaymentId,
-    /// The payment it belongs to.
-    pub root: PaymentId,
-    /// What it does.
-    pub kind: PaymentKind,
-    /// What became of it.
-    pub status: PaymentStatus,
-    /// Why it was rejected.
-    pub reason: Option<Reason>,
-    /// The partner that sees it.
-    pub partner: Option<PartnerId>,
-    /// The mandate.
-    pub mandate: Option<MandateId>,
-    /// What it moves.
-    pub amount: Amount,
-    /// Its two entries, debit and credit, as account and version.
-    pub posting: Option<[(AccountId, u64); 2]>,
-    /// The partner's event that told the outcome.
-    pub event_sequence: Option<u64>,
+pub struct Asked {
+    /// The payment, in the view.
+    pub payment: PaymentId,
     /// What was asked.
     pub fingerprint: Fingerprint,
-    /// `false` for a test partner.
-    pub livemode: bool,
-    /// The partner's own reference.
-    pub reference: Option<String>,
-    /// What the customer reads.
-    pub description: Option<String>,
-    /// JSON of the partner's own keys and values.
-    pub metadata: Option<String>,
     /// Who asked.
     pub origin: Origin,
     /// The idempotency key as sent.
     pub idempotency_key: Option<String>,
-    /// When it was accepted.
-    pub accepted_at: Timestamp,
-    /// When it was decided.
-    pub decided_at: Timestamp,
+    /// The partner's event that told the outcome.
+    pub event_sequence: Option<u64>,
+    /// A second partner that was told, and by which event.
+    pub told: Option<(PartnerId, u64)>,
+}
+
+/// Funds that a payment reserves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HoldRow {
+    /// The debited account.
+    pub account: AccountId,
+    /// The payment.
+    pub payment: PaymentId,
+    /// The partition of the partner commands that it came by.
+    pub partition: i32,
+    /// What is reserved.
+    pub amount: Amount,
+    /// Until when it may be captured.
+    pub expires_at: Timestamp,
 }
 
 /// A row of `changes`.

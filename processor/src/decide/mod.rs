@@ -1,39 +1,49 @@
 //! The heart: folds a batch of commands over the state they refer to, and says what is to be written.
 //!
 //! Synchronous, total and pure: no database, no clock, no randomness. Every command ends as exactly one of
-//! posted, rejected, conflicted, changed, a dead letter, or nothing when it was applied before. The checks of a
-//! command stand in one order: duplicate or conflict, existence and ownership, status, authority (the mandate),
-//! limits, funds. After the last check nothing may fail.
+//! posted, authorised, rejected, conflicted, changed, a dead letter, or nothing when it was applied before or asks to
+//! end what has not come to its time. The checks of a command stand in one order: duplicate or conflict, existence and
+//! ownership, status, authority (the mandate), limits, funds. After the last check nothing may fail.
 //!
 //! What a rejection leaves behind is its row and its event; money, caps and versions stay as they were.
 
-mod bank;
+mod accounts;
+mod asked;
+mod bank_money;
+mod dead_letters;
 mod effects;
+mod follow_up;
+mod mandates;
 mod payment;
 mod posting;
+mod sandbox;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod view;
 
-use domain::command::{BankCommand, PartnerCommand};
+use domain::command::{BankCommand, BankEnvelope, PartnerCommand, PartnerEnvelope};
 use domain::event::EventType;
 use domain::fingerprint::Fingerprint;
 use domain::ids::{PartnerId, PaymentId, conflict_id};
-use domain::money::decimal_text;
-use domain::payment::{PaymentStatus, PaymentView, status_path};
+use domain::payment::{PaymentKind, PaymentStatus, PaymentView, Reason};
 use domain::time::Timestamp;
 use serde::Serialize;
-use uuid::Uuid;
 
 pub use effects::{
-    ChangeRow, DeadLetterReason, DeadLetterRow, Effects, EntryRow, EventRow, Origin, PaymentRow,
+    Asked, ChangeRow, DeadLetterReason, DeadLetterRow, Effects, EntryRow, EventRow, HoldRow, Origin,
 };
-pub use view::{Account, Mandate, Partner, Sequence, Slot, Spent, Touch, View};
+pub use view::{
+    Account, DeadLetter, DeadLetterEnd, Mandate, Partner, Payment, Sequence, Slot, Spent, Touch, View,
+};
 
 use crate::item::{Content, Item};
 
 /// A partner's first epoch.
 const FIRST_EPOCH: u16 = 1;
+
+/// What a change tells its partner.
+type Told = Option<(PartnerId, u64)>;
 
 /// Decides `items`, which are sorted in fold order, at `decided_at`.
 pub fn decide(items: &[Item], view: View, decided_at: Timestamp) -> (View, Effects) {
@@ -61,10 +71,7 @@ enum Use {
 
 impl Fold {
     fn command(&mut self, index: usize, item: &Item) {
-        let used = match (item.id(), item.fingerprint()) {
-            (Some(id), Some(fingerprint)) => self.use_of(id, fingerprint),
-            _ => Use::First,
-        };
+        let used = self.use_of(item);
         if matches!(used, Use::Duplicate) {
             self.effects.duplicates += 1;
             return;
@@ -74,30 +81,104 @@ impl Fold {
             self.effects.dead_letters.push(DeadLetterRow { item: index, reason, detail });
             return;
         }
-        match &item.content {
-            Content::Partner(envelope) => match (&envelope.command, used) {
-                (PartnerCommand::Payment(command), Use::Conflict(id)) => {
-                    self.payment_conflict(item, envelope, command, id);
-                }
-                (PartnerCommand::Payment(command), _) => self.payment(item, envelope, command),
-            },
-            Content::Bank(envelope, fingerprint) => match (&envelope.command, used) {
-                (BankCommand::Deposit(deposit), Use::Conflict(id)) => {
-                    self.deposit_conflict(item, envelope, *fingerprint, deposit, id);
-                }
-                (BankCommand::Deposit(deposit), _) => self.deposit(item, envelope, *fingerprint, deposit),
-                (_, Use::Conflict(id)) => self.change_conflict(item, envelope, *fingerprint, id.uuid()),
-                (_, _) => self.change(item, envelope, *fingerprint),
-            },
-            // Told apart above: what cannot be read cannot be applied.
-            Content::Undecodable(_) => {}
+        self.apply(item, &used);
+    }
+
+    /// Decides a command that can be applied.
+    fn apply(&mut self, item: &Item, used: &Use) {
+        match (&item.content, used) {
+            (Content::Partner(envelope), Use::Conflict(id)) => self.partner_conflict(item, envelope, *id),
+            (Content::Partner(envelope), _) => self.partner_command(item, envelope),
+            (Content::Bank(envelope, fingerprint), Use::Conflict(id)) => {
+                self.bank_conflict(item, envelope, *fingerprint, *id);
+            }
+            (Content::Bank(envelope, fingerprint), _) => self.bank_command(item, envelope, *fingerprint),
+            // Told apart before: what cannot be read cannot be applied.
+            (Content::Undecodable(_), _) => {}
         }
+    }
+
+    fn partner_command(&mut self, item: &Item, envelope: &PartnerEnvelope) {
+        match &envelope.command {
+            PartnerCommand::Payment(command) => self.payment(item, envelope, command),
+            PartnerCommand::Capture(command) => self.capture(item, envelope, command),
+            PartnerCommand::Void(_) => self.void(item, envelope),
+            PartnerCommand::Refund(command) => self.refund(item, envelope, command),
+            PartnerCommand::Transfer(command) => self.transfer(item, envelope, command),
+            PartnerCommand::Expire => self.expire(item, envelope),
+            PartnerCommand::CancelMandate(terms) => self.cancel_mandate(item, envelope, terms),
+            PartnerCommand::ExpireMandate(terms) => self.expire_mandate(item, envelope, terms),
+            PartnerCommand::SandboxMandate(sandbox) => self.sandbox_mandate(item, envelope, sandbox),
+        }
+    }
+
+    fn bank_command(&mut self, item: &Item, envelope: &BankEnvelope, fingerprint: Fingerprint) {
+        let outcome = match &envelope.command {
+            BankCommand::Deposit(command) => return self.deposit(item, envelope, fingerprint, command),
+            BankCommand::Withdrawal(command) => {
+                return self.withdrawal(item, envelope, fingerprint, command);
+            }
+            BankCommand::Transfer(command) => {
+                return self.bank_transfer(item, envelope, fingerprint, command);
+            }
+            BankCommand::Reversal(command) => return self.reversal(item, envelope, fingerprint, command),
+            BankCommand::OpenAccount(open) => self.open_account(open),
+            BankCommand::FreezeAccount { account } => self.freeze(*account),
+            BankCommand::UnfreezeAccount { account } => self.unfreeze(*account),
+            BankCommand::CloseAccount { account } => self.close(*account),
+            BankCommand::SetLimits(set) => self.set_limits(set),
+            BankCommand::SetSettlementAccount { partner, account } => {
+                self.set_settlement_account(*partner, *account)
+            }
+            BankCommand::GrantMandate(grant) => self.grant_mandate(grant, item),
+            BankCommand::RevokeMandate { mandate } => self.revoke_mandate(*mandate),
+            BankCommand::DeclineMandate { partner, terms } => self.decline_mandate(*partner, terms),
+            BankCommand::RedriveDeadLetters { root } => self.redrive(item, *root, envelope.id),
+            BankCommand::RejectDeadLetter(letter) => self.reject_dead_letter(item, letter, envelope.id),
+        };
+        self.bank_change(item, envelope, fingerprint, envelope.id, outcome);
+    }
+
+    fn partner_conflict(&mut self, item: &Item, envelope: &PartnerEnvelope, id: PaymentId) {
+        if !envelope.command.moves_money() {
+            return self.partner_change(item, envelope, id.uuid(), Err(Reason::IdempotencyConflict));
+        }
+        let (mut payment, asked) = self.asked_by_partner(item, envelope);
+        payment.id = id;
+        payment.kind = PaymentKind::Conflict;
+        payment.root = envelope.root;
+        payment.status = PaymentStatus::Conflicted;
+        self.record(payment, asked, Some(EventType::PaymentConflicted));
+    }
+
+    fn bank_conflict(
+        &mut self,
+        item: &Item,
+        envelope: &BankEnvelope,
+        fingerprint: Fingerprint,
+        id: PaymentId,
+    ) {
+        if !envelope.command.moves_money() {
+            let outcome = Err(Reason::IdempotencyConflict);
+            return self.bank_change(item, envelope, fingerprint, id.uuid(), outcome);
+        }
+        let (mut payment, asked) = self.asked_by_bank(item, envelope, fingerprint);
+        payment.id = id;
+        payment.kind = PaymentKind::Conflict;
+        payment.status = PaymentStatus::Conflicted;
+        // The bank asked, and the bank sees the conflict: no partner is told.
+        payment.partner = None;
+        self.record(payment, asked, None);
     }
 
     /// Why this command goes to the dead letters instead of being decided.
     fn unapplicable(&self, item: &Item) -> Option<(DeadLetterReason, String)> {
         if let Content::Undecodable(detail) = &item.content {
             return Some((DeadLetterReason::Undecodable, detail.clone()));
+        }
+        if item.deals_with_dead_letters() {
+            // What deals with dead letters is never one itself: it says that it failed.
+            return None;
         }
         if let Some(detail) = &item.data_error {
             return Some((DeadLetterReason::DataError, detail.clone()));
@@ -109,7 +190,8 @@ impl Fold {
         })
     }
 
-    fn use_of(&self, id: Uuid, fingerprint: Fingerprint) -> Use {
+    fn use_of(&self, item: &Item) -> Use {
+        let (Some(id), Some(fingerprint)) = (item.id(), item.fingerprint()) else { return Use::First };
         match self.view.used.get(&id) {
             None => Use::First,
             Some(used) if *used == fingerprint => Use::Duplicate,
@@ -144,44 +226,29 @@ impl Fold {
         sequence.last
     }
 
-    /// Records the outcome of a payment, telling `partner` by `event_type`.
-    fn record(&mut self, mut row: PaymentRow, view: &PaymentView, event_type: EventType) {
+    /// Tells a payment's partner of it, when it has one.
+    fn tell_payment(&mut self, payment: &Payment, event_type: EventType) -> Option<u64> {
         #[derive(Serialize)]
-        struct Data<'a> {
-            payment: &'a PaymentView,
+        struct Data {
+            payment: PaymentView,
         }
-        if let Some(partner) = row.partner {
-            row.event_sequence = Some(self.tell(partner, event_type, &Data { payment: view }));
-        }
-        self.view.used.insert(row.id.uuid(), row.fingerprint);
-        self.effects.payments.push(row);
+        Some(self.tell(payment.partner?, event_type, &Data { payment: payment.view() }))
     }
-}
 
-/// The payment as its partner sees it.
-fn payment_view(row: &PaymentRow, metadata: domain::payment::Metadata) -> PaymentView {
-    let currency = row.amount.currency();
-    let captured_minor = if row.status == PaymentStatus::Posted { row.amount.minor() } else { 0 };
-    PaymentView {
-        id: row.id,
-        kind: row.kind,
-        root: row.root,
-        status: row.status,
-        under_review: false,
-        version: 1,
-        amount: row.amount.to_string(),
-        currency,
-        amount_captured: decimal_text(captured_minor, currency),
-        amount_refunded: decimal_text(0, currency),
-        mandate: row.mandate,
-        reference: row.reference.clone(),
-        description: row.description.clone(),
-        metadata,
-        reason: row.reason,
-        livemode: row.livemode,
-        created_at: row.accepted_at,
-        decided_at: Some(row.decided_at),
-        status_url: status_path(row.id),
+    /// Records the outcome of a payment, telling its partner by `event_type`.
+    fn record(&mut self, payment: Payment, mut asked: Asked, event_type: Option<EventType>) {
+        if let Some(sequence) = event_type.and_then(|event_type| self.tell_payment(&payment, event_type)) {
+            asked.event_sequence = Some(sequence);
+        }
+        asked.payment = payment.id;
+        self.view.used.insert(payment.id.uuid(), asked.fingerprint);
+        self.effects.payments.push(asked);
+        self.view.payments.insert(payment.id, Slot::new(payment));
+    }
+
+    fn record_change(&mut self, row: ChangeRow) {
+        self.view.used.insert(row.id, row.fingerprint);
+        self.effects.changes.push(row);
     }
 }
 

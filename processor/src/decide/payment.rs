@@ -1,56 +1,49 @@
-//! A partner debits a customer under a mandate.
+//! A partner debits a customer under a mandate, at once or in two phases.
 
 use domain::account::AccountStatus;
 use domain::command::{PartnerEnvelope, PaymentCommand};
 use domain::event::EventType;
-use domain::ids::PaymentId;
+use domain::ids::AccountId;
 use domain::mandate::{MandateKind, MandateStatus};
 use domain::money::Amount;
-use domain::payment::{PaymentKind, PaymentStatus, Reason};
+use domain::payment::{PaymentStatus, Reason};
 
-use super::effects::{Origin, PaymentRow};
+use super::effects::HoldRow;
 use super::posting::Posting;
-use super::{Account, Fold, Mandate, Slot, Spent, json, payment_view};
+use super::{Account, Fold, Mandate, Payment, Slot, Spent};
 use crate::item::Item;
 
 /// A payment that passed every check.
 struct Allowed {
     posting: Posting,
+    accounts: [AccountId; 2],
+    amount: Amount,
     account_spent: Spent,
     mandate_spent: Spent,
 }
 
 impl Fold {
     pub(super) fn payment(&mut self, item: &Item, envelope: &PartnerEnvelope, command: &PaymentCommand) {
-        let Some(mut row) = self.payment_row(item, envelope, command) else { return };
-        match self.check_payment(item, envelope, command, row.amount) {
+        let (mut payment, asked) = self.asked_by_partner(item, envelope);
+        payment.expires_at = command.expires_at(item.accepted_at);
+        let event_type = match self.check_payment(item, envelope, command, &payment) {
             Ok(allowed) => {
-                row.posting = Some(self.apply_payment(row.id, command, &allowed));
-                row.status = PaymentStatus::Posted;
-                let view = payment_view(&row, command.metadata.clone());
-                self.record(row, &view, EventType::PaymentPosted);
+                let event_type = if payment.expires_at.is_some() {
+                    self.authorize(&mut payment, &allowed);
+                    EventType::PaymentAuthorized
+                } else {
+                    self.post(&mut payment, &allowed.posting);
+                    EventType::PaymentPosted
+                };
+                self.spend(command, &allowed);
+                event_type
             }
             Err(reason) => {
-                row.reason = Some(reason);
-                let view = payment_view(&row, command.metadata.clone());
-                self.record(row, &view, EventType::PaymentRejected);
+                payment.reason = Some(reason);
+                EventType::PaymentRejected
             }
-        }
-    }
-
-    pub(super) fn payment_conflict(
-        &mut self,
-        item: &Item,
-        envelope: &PartnerEnvelope,
-        command: &PaymentCommand,
-        conflict: PaymentId,
-    ) {
-        let Some(mut row) = self.payment_row(item, envelope, command) else { return };
-        row.id = conflict;
-        row.kind = PaymentKind::Conflict;
-        row.status = PaymentStatus::Conflicted;
-        let view = payment_view(&row, command.metadata.clone());
-        self.record(row, &view, EventType::PaymentConflicted);
+        };
+        self.record(payment, asked, Some(event_type));
     }
 
     fn check_payment(
@@ -58,20 +51,22 @@ impl Fold {
         item: &Item,
         envelope: &PartnerEnvelope,
         command: &PaymentCommand,
-        amount: Amount,
+        payment: &Payment,
     ) -> Result<Allowed, Reason> {
-        // Existence and ownership: a foreign mandate is unknown.
+        // Existence and ownership: a foreign mandate is unknown, and so is one that nobody ever granted.
         let partner = self.view.partners.get(&envelope.partner).ok_or(Reason::PartnerUnknown)?;
         let mandate = self.view.mandates.get(&command.mandate).map(|slot| &slot.row);
         let mandate = mandate.filter(|mandate| mandate.partner == envelope.partner);
-        let mandate = mandate.ok_or(Reason::MandateUnknown)?;
-        if amount.currency() != mandate.currency {
-            return Err(Reason::CurrencyMismatch);
-        }
+        let (mandate, debit) =
+            mandate.and_then(|mandate| Some((mandate, mandate.account?))).ok_or(Reason::MandateUnknown)?;
+        let amount = payment
+            .amount
+            .filter(|amount| amount.currency() == mandate.currency)
+            .ok_or(Reason::CurrencyMismatch)?;
         let settlement = self.view.settlement_accounts.get(&(envelope.partner, amount.currency()));
-        let settlement = settlement.ok_or(Reason::SettlementAccountMissing)?;
-        let debit = &self.view.accounts.get(&mandate.account).ok_or(Reason::AccountUnknown)?.row;
-        let credit = &self.view.accounts.get(settlement).ok_or(Reason::SettlementAccountMissing)?.row;
+        let settlement = settlement.ok_or(Reason::SettlementAccountMissing)?.row;
+        let debit = &self.view.accounts.get(&debit).ok_or(Reason::AccountUnknown)?.row;
+        let credit = &self.view.accounts.get(&settlement).ok_or(Reason::SettlementAccountMissing)?.row;
         if debit.id == credit.id {
             return Err(Reason::SameAccount);
         }
@@ -86,62 +81,36 @@ impl Fold {
         // Limits, then funds.
         let (mandate_spent, account_spent) = check_limits(mandate, debit, amount, item)?;
         let posting = Posting::check(debit, credit, amount)?;
-        Ok(Allowed { posting, account_spent, mandate_spent })
+        let accounts = [debit.id, credit.id];
+        Ok(Allowed { posting, accounts, amount, account_spent, mandate_spent })
     }
 
-    fn apply_payment(
-        &mut self,
-        id: PaymentId,
-        command: &PaymentCommand,
-        allowed: &Allowed,
-    ) -> [(domain::ids::AccountId, u64); 2] {
-        let posting = self.post(id, &allowed.posting);
-        if let Some(account) = self.view.accounts.get_mut(&posting[0].0) {
+    /// Counts the payment against the caps of the account and the mandate.
+    fn spend(&mut self, command: &PaymentCommand, allowed: &Allowed) {
+        if let Some(account) = self.view.accounts.get_mut(&allowed.accounts[0]) {
             account.change().spent = allowed.account_spent;
         }
         // A mandate is written only when it counts something: most never change.
         if let Some(slot) = self.view.mandates.get_mut(&command.mandate) {
             use_mandate(slot, allowed.mandate_spent);
         }
-        posting
     }
 
-    /// The row of a payment that is not decided yet; `None` cannot be, since decoding checks the amount.
-    fn payment_row(
-        &self,
-        item: &Item,
-        envelope: &PartnerEnvelope,
-        command: &PaymentCommand,
-    ) -> Option<PaymentRow> {
-        let amount = Amount::new(command.amount_minor, command.currency);
-        debug_assert!(amount.is_ok(), "an envelope with an amount out of bounds is undecodable");
-        Some(PaymentRow {
-            position: item.position,
-            id: envelope.id,
-            root: envelope.root,
-            kind: PaymentKind::Payment,
-            status: PaymentStatus::Rejected,
-            reason: None,
-            partner: Some(envelope.partner),
-            mandate: Some(command.mandate),
-            amount: amount.ok()?,
-            posting: None,
-            event_sequence: None,
-            fingerprint: envelope.fingerprint,
-            livemode: self.view.partners.get(&envelope.partner).is_some_and(|partner| partner.livemode),
-            reference: command.reference.clone(),
-            description: command.description.clone(),
-            metadata: (!command.metadata.is_empty()).then(|| json(&command.metadata)),
-            origin: Origin {
-                actor: envelope.key.uuid(),
-                reason: None,
-                request_id: envelope.request_id,
-                address: envelope.address,
-            },
-            idempotency_key: Some(envelope.idempotency_key.clone()),
-            accepted_at: item.accepted_at,
-            decided_at: self.decided_at,
-        })
+    /// Holds the funds of a payment until it is captured, voided or expires.
+    fn authorize(&mut self, payment: &mut Payment, allowed: &Allowed) {
+        payment.status = PaymentStatus::Authorized;
+        payment.accounts = Some(allowed.accounts);
+        if let Some(slot) = self.view.accounts.get_mut(&allowed.accounts[0]) {
+            // It is available, so it fits.
+            slot.change().held_minor += allowed.amount.minor();
+        }
+        self.effects.holds.push(HoldRow {
+            account: allowed.accounts[0],
+            payment: payment.id,
+            partition: payment.position.partition,
+            amount: allowed.amount,
+            expires_at: payment.expires_at.unwrap_or(payment.accepted_at),
+        });
     }
 }
 
@@ -160,11 +129,22 @@ pub(super) fn check_credit_status(account: &Account) -> Result<(), Reason> {
     }
 }
 
+/// The account's own limits, which count what partners and owners debit: what is spent afterwards.
+pub(super) fn check_account_limits(debit: &Account, amount: Amount, item: &Item) -> Result<Spent, Reason> {
+    if above(amount.minor(), debit.payment_max_minor) {
+        return Err(Reason::PaymentLimit);
+    }
+    spend(debit.spent, amount, item, debit.daily_max_minor)
+}
+
 fn check_authority(mandate: &Mandate, item: &Item) -> Result<(), Reason> {
     match mandate.status {
         MandateStatus::Active => {}
         MandateStatus::Used => return Err(Reason::MandateUsed),
         MandateStatus::Revoked => return Err(Reason::MandateRevoked),
+        MandateStatus::Expired => return Err(Reason::MandateExpired),
+        // These two never had an account, and so were unknown above.
+        MandateStatus::Declined | MandateStatus::Pending => return Err(Reason::MandateUnknown),
     }
     match mandate.expires_at {
         Some(expires_at) if item.accepted_at >= expires_at => Err(Reason::MandateExpired),
@@ -178,22 +158,24 @@ fn check_limits(
     amount: Amount,
     item: &Item,
 ) -> Result<(Spent, Spent), Reason> {
-    let above = |minor: i64, limit: Option<i64>| limit.is_some_and(|limit| minor > limit);
     if above(amount.minor(), mandate.payment_max_minor) {
         return Err(Reason::MandateLimit);
     }
-    if above(amount.minor(), debit.payment_max_minor) {
-        return Err(Reason::PaymentLimit);
-    }
-    let spend = |spent: Spent, limit: Option<i64>| {
-        let spent = spent.plus(amount.minor(), item.accepted_day).ok_or(Reason::AmountOverflow)?;
-        if above(spent.minor, limit) { Err(Reason::DailyLimit) } else { Ok(spent) }
-    };
+    let account_spent = check_account_limits(debit, amount, item)?;
     let mandate_spent = match mandate.daily_max_minor {
-        Some(limit) => spend(mandate.spent, Some(limit))?,
+        Some(limit) => spend(mandate.spent, amount, item, Some(limit))?,
         None => mandate.spent,
     };
-    Ok((mandate_spent, spend(debit.spent, debit.daily_max_minor)?))
+    Ok((mandate_spent, account_spent))
+}
+
+fn above(minor: i64, limit: Option<i64>) -> bool {
+    limit.is_some_and(|limit| minor > limit)
+}
+
+fn spend(spent: Spent, amount: Amount, item: &Item, limit: Option<i64>) -> Result<Spent, Reason> {
+    let spent = spent.plus(amount.minor(), item.accepted_day).ok_or(Reason::AmountOverflow)?;
+    if above(spent.minor, limit) { Err(Reason::DailyLimit) } else { Ok(spent) }
 }
 
 fn use_mandate(slot: &mut Slot<Mandate>, spent: Spent) {

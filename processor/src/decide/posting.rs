@@ -4,10 +4,10 @@ use domain::account::Direction;
 use domain::entry::Entry;
 use domain::ids::{AccountId, PaymentId};
 use domain::money::Amount;
-use domain::payment::Reason;
+use domain::payment::{PaymentStatus, Reason};
 
 use super::effects::EntryRow;
-use super::{Account, Fold};
+use super::{Account, Fold, Payment};
 
 /// A movement that passed every check: applying it cannot fail.
 pub(super) struct Posting {
@@ -19,7 +19,17 @@ pub(super) struct Posting {
 impl Posting {
     /// The last checks: funds of the debited account, and that both balances fit.
     pub(super) fn check(debit: &Account, credit: &Account, amount: Amount) -> Result<Self, Reason> {
-        if i128::from(amount.minor()) > debit.available_minor() {
+        Self::check_with_held(debit, credit, amount, 0)
+    }
+
+    /// The same for a capture, whose funds are held: `held_minor` of the debited account are for it.
+    pub(super) fn check_with_held(
+        debit: &Account,
+        credit: &Account,
+        amount: Amount,
+        held_minor: i64,
+    ) -> Result<Self, Reason> {
+        if i128::from(amount.minor()) > debit.available_minor().saturating_add(held_minor.into()) {
             return Err(Reason::InsufficientFunds);
         }
         let debited = debit.balance_minor.checked_sub(amount.minor()).ok_or(Reason::AmountOverflow)?;
@@ -29,8 +39,16 @@ impl Posting {
 }
 
 impl Fold {
-    /// Writes the two entries of `payment` and says their accounts and versions, debit first.
-    pub(super) fn post(&mut self, payment: PaymentId, posting: &Posting) -> [(AccountId, u64); 2] {
+    /// Writes the two entries of `payment`, which now has moved the amount.
+    pub(super) fn post(&mut self, payment: &mut Payment, posting: &Posting) {
+        payment.status = PaymentStatus::Posted;
+        payment.captured_minor = posting.amount.minor();
+        payment.accounts = Some([posting.debit.0, posting.credit.0]);
+        payment.versions = Some(self.enter(payment.id, posting));
+    }
+
+    /// Writes the two entries and says their versions, debit first.
+    fn enter(&mut self, payment: PaymentId, posting: &Posting) -> [u64; 2] {
         let sides = [(Direction::Debit, posting.debit), (Direction::Credit, posting.credit)];
         let first = self.effects.entries.len();
         let versions = sides.map(|(direction, (id, balance_minor))| {
@@ -54,7 +72,7 @@ impl Fold {
             };
             account.head = entry.hash_after(&account.head);
             self.effects.entries.push(EntryRow { entry, hash: account.head });
-            (id, account.version)
+            account.version
         });
         let written = &self.effects.entries[first..];
         assert!(

@@ -13,11 +13,49 @@ use domain::payment::{PaymentKind, PaymentStatus, Reason};
 use domain::time::{Day, Timestamp};
 use uuid::Uuid;
 
-use super::{DeadLetterReason, Touch, View, decide};
+use super::{Asked, DeadLetterReason, Effects, Payment, Touch, View};
 use crate::item::{Content, Item};
 use world::{World, partner, shop_account};
 
 type Spoil = fn(&mut View);
+
+/// A row of `payments`: the payment and who was told.
+#[derive(Debug, Clone)]
+struct Row {
+    payment: Payment,
+    asked: Asked,
+}
+
+impl std::ops::Deref for Row {
+    type Target = Payment;
+
+    fn deref(&self) -> &Payment {
+        &self.payment
+    }
+}
+
+/// What a batch leaves, with its payments put together.
+struct Left {
+    payments: Vec<Row>,
+    effects: Effects,
+}
+
+impl std::ops::Deref for Left {
+    type Target = Effects;
+
+    fn deref(&self) -> &Effects {
+        &self.effects
+    }
+}
+
+fn decide(items: &[Item], view: View, decided_at: Timestamp) -> (View, Left) {
+    let (view, effects) = super::decide(items, view, decided_at);
+    let rows = effects.payments.iter().map(|asked| {
+        let payment = view.payments[&asked.payment].row.clone();
+        Row { payment, asked: asked.clone() }
+    });
+    (view.clone(), Left { payments: rows.collect(), effects })
+}
 
 /// Each row breaks one more thing on top of all rows below it, so that the row above must win.
 #[test]
@@ -51,7 +89,7 @@ fn a_payment_is_checked_in_order() {
         let (after, effects) = decide(&[world::payment("a", 1_000)], view.clone(), world::DECIDED_AT);
         let [row] = effects.payments.as_slice() else { panic!("one row for {expected}") };
         assert_eq!((row.status, row.reason), (PaymentStatus::Rejected, Some(expected)));
-        assert_eq!(row.posting, None);
+        assert_eq!(row.versions, None);
         assert!(effects.entries.is_empty(), "{expected}: no money moves");
         assert!(
             after.accounts.values().all(|slot| slot.touch == Touch::Read),
@@ -74,7 +112,7 @@ fn the_statuses_that_the_table_of_precedence_cannot_combine() {
         (Reason::MandateUsed, |view| mandate(view).status = MandateStatus::Used),
         (Reason::MandateUnknown, |view| view.mandates.clear()),
         (Reason::DailyLimit, |view| customer(view).daily_max_minor = Some(999)),
-        (Reason::SameAccount, |view| mandate(view).account = shop_account()),
+        (Reason::SameAccount, |view| mandate(view).account = Some(shop_account())),
         (Reason::AmountOverflow, |view| shop(view).balance_minor = i64::MAX - 999),
         (Reason::InsufficientFunds, |view| customer(view).held_minor = 99_001),
     ];
@@ -91,7 +129,7 @@ fn a_payment_posts_two_entries_chained_to_their_accounts() {
     let world = World::new();
     let (view, effects) = decide(&[world::payment("a", 1_000)], world.view.clone(), world::DECIDED_AT);
     let row = &effects.payments[0];
-    assert_eq!((row.status, row.reason, row.event_sequence), (PaymentStatus::Posted, None, Some(1)));
+    assert_eq!((row.status, row.reason, row.asked.event_sequence), (PaymentStatus::Posted, None, Some(1)));
     let [debit, credit] = effects.entries.as_slice() else { panic!("two entries") };
     assert_eq!((debit.entry.direction, debit.entry.balance_minor), (Direction::Debit, 99_000));
     assert_eq!((credit.entry.direction, credit.entry.balance_minor), (Direction::Credit, 1_000));
@@ -241,7 +279,8 @@ fn accounts_are_opened_frozen_and_unfrozen() {
         ]
     );
     assert_eq!(view.accounts[&account].touch, Touch::New);
-    assert_eq!(effects.settlement_accounts, [(partner(2), Currency::EUR, account)]);
+    let settlement = &view.settlement_accounts[&(partner(2), Currency::EUR)];
+    assert_eq!((settlement.row, settlement.touch), (account, Touch::New));
 }
 
 #[test]

@@ -4,11 +4,15 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use domain::account::{AccountStatus, Owner};
 use domain::fingerprint::Fingerprint;
-use domain::ids::{AccountId, MandateId, PartnerId};
+use domain::ids::{AccountId, MandateId, PartnerId, PaymentId};
 use domain::mandate::{MandateKind, MandateStatus};
-use domain::money::Currency;
+use domain::money::{Amount, Currency};
+use domain::payment::{Amounts, Metadata, PaymentKind, PaymentStatus, PaymentView, Reason, status_path};
 use domain::time::{Day, Timestamp};
+use domain::topic::Position;
 use uuid::Uuid;
+
+use crate::item::Item;
 
 /// Everything that the commands of a batch refer to. What is not in here does not exist.
 ///
@@ -21,8 +25,14 @@ pub struct View {
     pub blocked_roots: HashSet<Uuid>,
     /// Partners.
     pub partners: HashMap<PartnerId, Partner>,
+    /// Open dead letters that a command of this batch deals with, in the order of their records.
+    pub dead_letters: BTreeMap<Position, Slot<DeadLetter>>,
+    /// Roots with more open dead letters than one command can deal with.
+    pub crowded_roots: HashSet<Uuid>,
     /// Where a partner's payments are credited.
-    pub settlement_accounts: HashMap<(PartnerId, Currency), AccountId>,
+    pub settlement_accounts: BTreeMap<(PartnerId, Currency), Slot<AccountId>>,
+    /// Payments that later commands belong to, and those that this batch makes.
+    pub payments: BTreeMap<PaymentId, Slot<Payment>>,
     /// Mandates.
     pub mandates: BTreeMap<MandateId, Slot<Mandate>>,
     /// Accounts.
@@ -68,6 +78,111 @@ impl<T> Slot<T> {
             self.touch = Touch::Changed;
         }
         &mut self.row
+    }
+}
+
+/// A dead letter and what became of it.
+#[derive(Debug, Clone)]
+pub struct DeadLetter {
+    /// The record, read anew.
+    pub item: Item,
+    /// What it was keyed by.
+    pub root: Option<Uuid>,
+    /// How it ended, and by which command of the bank; `None` while it is open.
+    pub end: Option<(DeadLetterEnd, Uuid)>,
+}
+
+/// How a dead letter ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeadLetterEnd {
+    /// It was applied.
+    Redriven,
+    /// It was given up.
+    Rejected,
+}
+
+/// A payment: what the ledger keeps of it, besides who asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payment {
+    /// Where its command stands.
+    pub position: Position,
+    /// The payment.
+    pub id: PaymentId,
+    /// The payment it belongs to.
+    pub root: PaymentId,
+    /// What it does.
+    pub kind: PaymentKind,
+    /// What became of it.
+    pub status: PaymentStatus,
+    /// Why it was rejected.
+    pub reason: Option<Reason>,
+    /// Counts its changes.
+    pub version: u32,
+    /// The partner that sees it.
+    pub partner: Option<PartnerId>,
+    /// The mandate.
+    pub mandate: Option<MandateId>,
+    /// What it is about; `None` when it asked for everything of nothing.
+    pub amount: Option<Amount>,
+    /// Minor units that it moved, or had moved by a capture.
+    pub captured_minor: i64,
+    /// Minor units of that which refunds and reversals gave back.
+    pub refunded_minor: i64,
+    /// The debited and the credited account, or those that a capture will debit and credit.
+    pub accounts: Option<[AccountId; 2]>,
+    /// The versions of its two entries, when it has some itself.
+    pub versions: Option<[u64; 2]>,
+    /// `false` for a test partner.
+    pub livemode: bool,
+    /// The partner's own reference.
+    pub reference: Option<String>,
+    /// What the customer reads.
+    pub description: Option<String>,
+    /// The partner's own keys and values.
+    pub metadata: Metadata,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+    /// When it was decided.
+    pub decided_at: Timestamp,
+    /// Until when it may be captured.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl Payment {
+    /// Minor units that were captured and not given back.
+    pub fn left_minor(&self) -> i64 {
+        self.captured_minor - self.refunded_minor
+    }
+
+    /// The payment as its partner sees it.
+    pub fn view(&self) -> PaymentView {
+        let [from, to] = match (self.kind, self.accounts) {
+            (PaymentKind::Transfer, Some(accounts)) => accounts.map(Some),
+            _ => [None, None],
+        };
+        PaymentView {
+            id: self.id,
+            kind: self.kind,
+            root: self.root,
+            status: self.status,
+            under_review: false,
+            version: self.version,
+            amounts: self.amount.map(|amount| {
+                Amounts::of(amount.currency(), amount.minor(), self.captured_minor, self.refunded_minor)
+            }),
+            from,
+            to,
+            mandate: self.mandate,
+            reference: self.reference.clone(),
+            description: self.description.clone(),
+            metadata: self.metadata.clone(),
+            reason: self.reason,
+            livemode: self.livemode,
+            created_at: self.accepted_at,
+            decided_at: Some(self.decided_at),
+            expires_at: self.expires_at,
+            status_url: status_path(self.id),
+        }
     }
 }
 
@@ -120,7 +235,7 @@ pub struct Account {
     pub payment_max_minor: Option<i64>,
     /// The most that payments may debit in a day.
     pub daily_max_minor: Option<i64>,
-    /// What payments debited today.
+    /// What payments and transfers debited today.
     pub spent: Spent,
     /// How many entries it has.
     pub version: u64,
@@ -150,8 +265,8 @@ pub struct Mandate {
     pub id: MandateId,
     /// Who may debit.
     pub partner: PartnerId,
-    /// Which account.
-    pub account: AccountId,
+    /// Which account; `None` when it ended before anyone granted it.
+    pub account: Option<AccountId>,
     /// Once or repeatedly.
     pub kind: MandateKind,
     /// Whether it authorises.
@@ -170,7 +285,7 @@ pub struct Mandate {
     pub expires_at: Option<Timestamp>,
     /// The merchant's reference.
     pub reference: Option<String>,
-    /// When it was granted.
+    /// When it was granted, or ended without that.
     pub granted_at: Timestamp,
 }
 

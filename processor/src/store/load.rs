@@ -1,51 +1,39 @@
 //! The reads of a batch: locks its positions and everything it may change, and reads everything it refers to.
 //!
 //! One text, in the order of locks: positions, (no lock: used ids, dead letters, partners, settlement accounts),
-//! mandates, accounts, partner sequences.
+//! payments that others belong to, mandates, accounts, partner sequences. What a batch does not refer to is not asked
+//! for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use domain::account::{AccountStatus, Owner, OwnerKind};
-use domain::command::{BankCommand, PartnerCommand};
 use domain::fingerprint::Fingerprint;
-use domain::ids::{AccountId, MandateId, PartnerId, PaymentId, bank_account_id, conflict_id};
+use domain::ids::{AccountId, MandateId, PartnerId, PaymentId, conflict_id};
 use domain::mandate::{MandateKind, MandateStatus};
-use domain::money::Currency;
+use domain::money::Amount;
+use domain::payment::{PaymentKind, PaymentStatus, Reason};
 use domain::time::{Day, Timestamp};
+use domain::topic::{Position, Source};
+use jiff::tz::TimeZone;
 use runtime::sql::Sql;
 use sqlx::mysql::MySqlRow;
 use uuid::Uuid;
 
+use super::dead_letters;
 use super::error::StoreError;
-use super::facts::{Facts, Wanted};
-use super::positions::{PartitionKey, StoredPosition};
+use super::facts::Facts;
+use super::positions::{StoredPosition, select_for_update};
+use super::references::References;
 use super::row::{Columns as _, unreadable};
 use super::session::Session;
-use crate::decide::{Account, Mandate, Partner, Sequence, Slot, Spent, View};
-use crate::item::{Content, Item};
+use crate::decide::{Account, Mandate, Partner, Payment, Sequence, Slot, Spent, View};
+use crate::item::Item;
 
 /// A partner's `status` that lets it move money.
 const PARTNER_ACTIVE: i64 = 1;
 
-/// What a batch refers to, sorted.
-#[derive(Debug, Default)]
-pub struct References {
-    partitions: BTreeSet<PartitionKey>,
-    ids: BTreeSet<Uuid>,
-    /// Of these, those of bank commands, which may be payments or changes; a partner's can only be payments.
-    bank_ids: BTreeSet<Uuid>,
-    roots: BTreeSet<Uuid>,
-    partners: BTreeSet<PartnerId>,
-    mandates: BTreeSet<MandateId>,
-    accounts: BTreeSet<AccountId>,
-    sequences: BTreeSet<PartnerId>,
-    /// Settlement accounts that are remembered, which never change.
-    settled: BTreeMap<(PartnerId, Currency), AccountId>,
-    /// Partners whose settlement accounts must be read.
-    unsettled: BTreeSet<PartnerId>,
-}
-
 /// The state that a batch is decided on, under lock.
+#[derive(Default)]
 pub struct Loaded {
     /// The positions of its partitions.
     pub positions: Vec<StoredPosition>,
@@ -55,178 +43,101 @@ pub struct Loaded {
     pub not_before: Timestamp,
 }
 
-impl References {
-    /// What `items` refer to, with the accounts that `facts` know of their mandates.
-    pub async fn of(items: &[Item], facts: &mut Facts, session: &mut Session) -> Result<Self, StoreError> {
-        let mut references = Self::default();
-        let mut wanted = Wanted::default();
-        for item in items {
-            references.item(item, &mut wanted);
-        }
-        facts.learn(session, &wanted).await?;
-        for (partner, account) in wanted.mandates.iter().filter_map(|id| facts.mandate(*id)) {
-            references.accounts.insert(account);
-            references.sequences.insert(partner);
-        }
-        for (partner, currency) in &wanted.settlement {
-            if let Some(account) = facts.settlement(*partner, *currency) {
-                references.accounts.insert(account);
-                references.settled.insert((*partner, *currency), account);
-            } else {
-                references.unsettled.insert(*partner);
-            }
-        }
-        let owners: Vec<_> = wanted.owners.iter().filter_map(|account| facts.owner(*account)).collect();
-        references.sequences.extend(&owners);
-        references.partners.extend(owners);
-        Ok(references)
-    }
-
-    fn item(&mut self, item: &Item, wanted: &mut Wanted) {
-        self.partitions.insert(PartitionKey::of(item.position));
-        self.ids.extend(item.id());
-        self.roots.extend(item.root());
-        match &item.content {
-            Content::Partner(envelope) => {
-                self.partners.insert(envelope.partner);
-                self.sequences.insert(envelope.partner);
-                match &envelope.command {
-                    PartnerCommand::Payment(payment) => {
-                        self.mandates.insert(payment.mandate);
-                        wanted.mandates.push(payment.mandate);
-                        wanted.settlement.push((envelope.partner, payment.currency));
-                    }
-                }
-            }
-            Content::Bank(envelope, _) => {
-                self.bank_ids.insert(envelope.id);
-                self.bank(&envelope.command, wanted);
-            }
-            Content::Undecodable(_) => {}
-        }
-    }
-
-    fn bank(&mut self, command: &BankCommand, wanted: &mut Wanted) {
-        match command {
-            BankCommand::OpenAccount(open) => {
-                self.accounts.insert(open.account);
-                if let Owner::Partner(partner) = open.owner {
-                    self.partners.insert(partner);
-                    self.unsettled.insert(partner);
-                }
-            }
-            BankCommand::Deposit(deposit) => {
-                self.accounts.extend([deposit.account, bank_account_id(deposit.currency)]);
-                wanted.owners.push(deposit.account);
-            }
-            BankCommand::GrantMandate(grant) => {
-                self.accounts.insert(grant.account);
-                self.mandates.insert(grant.mandate);
-                self.partners.insert(grant.partner);
-                self.sequences.insert(grant.partner);
-            }
-            BankCommand::RevokeMandate { mandate } => {
-                self.mandates.insert(*mandate);
-                wanted.mandates.push(*mandate);
-            }
-            BankCommand::FreezeAccount { account } | BankCommand::UnfreezeAccount { account } => {
-                self.accounts.insert(*account);
-            }
-        }
-    }
+/// What a statement of the text reads.
+#[derive(Clone, Copy)]
+enum Set {
+    Begin,
+    Positions,
+    Used,
+    BlockedRoots,
+    DeadLetters,
+    Partners,
+    SettlementAccounts,
+    Payments,
+    Mandates,
+    Accounts,
+    Sequences,
 }
 
 /// Begins the transaction and reads under lock. The transaction stays open on `session`.
-pub async fn load(session: &mut Session, references: &References) -> Result<Loaded, StoreError> {
-    let answer = session.send(&statements(references)).await?;
-    let [
-        _begin,
-        positions,
-        used,
-        used_by_changes,
-        dead,
-        partners,
-        settlement,
-        mandates,
-        accounts,
-        sequences,
-        ..,
-    ] = answer.rows.as_slice()
-    else {
+pub async fn load(
+    session: &mut Session,
+    references: &References,
+    facts: &mut Facts,
+    zone: &TimeZone,
+) -> Result<Loaded, StoreError> {
+    let (sql, sets) = statements(references);
+    let answer = session.send(&sql).await?;
+    let mut loaded = Loaded::default();
+    if answer.rows.len() < sets.len() {
         return Err(StoreError::Fatal("the reads of a batch gave too few answers".to_owned()));
-    };
-    let settlement_accounts = references.settled.iter().map(|(key, account)| (*key, *account)).collect();
-    let mut view = View { settlement_accounts, ..View::default() };
-    for row in used.iter().chain(used_by_changes) {
-        let fingerprint = Fingerprint::from_bytes(row.bytes(1)?).ok_or_else(|| unreadable(1))?;
-        view.used.insert(row.uuid(0)?, fingerprint);
     }
-    for row in dead {
-        view.blocked_roots.insert(row.uuid(0)?);
+    for (set, rows) in sets.iter().zip(&answer.rows) {
+        if let Set::DeadLetters = set {
+            (loaded.view.dead_letters, loaded.view.crowded_roots) = dead_letters::open(rows.iter(), zone)?;
+            continue;
+        }
+        for row in rows {
+            loaded.take(*set, row)?;
+        }
     }
-    for row in partners {
-        let partner = Partner { active: row.int(1)? == PARTNER_ACTIVE, livemode: row.int(2)? != 0 };
-        view.partners.insert(PartnerId::from_uuid(row.uuid(0)?), partner);
+    for ((partner, currency), slot) in &loaded.view.settlement_accounts {
+        facts.settles(*partner, *currency, slot.row);
     }
-    for row in settlement {
-        let currency = row.string(1)?.parse().map_err(|_| unreadable(1))?;
-        let key = (PartnerId::from_uuid(row.uuid(0)?), currency);
-        view.settlement_accounts.insert(key, AccountId::from_uuid(row.uuid(2)?));
-    }
-    for row in mandates {
-        let mandate = mandate(row)?;
-        view.mandates.insert(mandate.id, Slot::read(mandate));
-    }
-    let mut not_before = Timestamp::default();
-    for row in accounts {
-        let account = account(row)?;
-        not_before = not_before.max(account.entered_at);
-        view.accounts.insert(account.id, Slot::read(account));
-    }
-    for row in sequences {
-        let sequence = Sequence { last: row.small(1)?, epoch: row.small(2)? };
-        view.sequences.insert(PartnerId::from_uuid(row.uuid(0)?), Slot::read(sequence));
-    }
-    let positions = positions.iter().map(StoredPosition::read).collect::<Result<_, _>>()?;
-    Ok(Loaded { positions, view, not_before })
+    Ok(loaded)
 }
 
-/// Whether every account that a loaded mandate or settlement needs is loaded too. It is not when one was made
-/// after the facts were read: then the transaction begins again.
-pub fn is_complete(view: &View, items: &[Item]) -> bool {
-    items.iter().all(|item| match &item.content {
-        Content::Partner(envelope) => match &envelope.command {
-            PartnerCommand::Payment(payment) => {
-                let debit = view.mandates.get(&payment.mandate).map(|slot| slot.row.account);
-                let credit = view.settlement_accounts.get(&(envelope.partner, payment.currency));
-                debit.iter().chain(credit).all(|account| view.accounts.contains_key(account))
+impl Loaded {
+    fn take(&mut self, set: Set, row: &MySqlRow) -> Result<(), StoreError> {
+        let view = &mut self.view;
+        match set {
+            // The one has no rows, the other is read as a whole.
+            Set::Begin | Set::DeadLetters => {}
+            Set::Positions => self.positions.push(StoredPosition::read(row)?),
+            Set::Used => {
+                let fingerprint = Fingerprint::from_bytes(row.bytes(1)?).ok_or_else(|| unreadable(1))?;
+                view.used.insert(row.uuid(0)?, fingerprint);
             }
-        },
-        Content::Bank(envelope, _) => match &envelope.command {
-            BankCommand::RevokeMandate { mandate } => {
-                view.mandates.get(mandate).is_none_or(|slot| view.sequences.contains_key(&slot.row.partner))
+            Set::BlockedRoots => {
+                view.blocked_roots.insert(row.uuid(0)?);
             }
-            BankCommand::Deposit(deposit) => {
-                view.accounts.get(&deposit.account).is_none_or(|slot| match slot.row.owner {
-                    Owner::Partner(partner) => view.partners.contains_key(&partner),
-                    Owner::Customer(_) | Owner::Bank => true,
-                })
+            Set::Partners => {
+                let partner = Partner { active: row.int(1)? == PARTNER_ACTIVE, livemode: row.int(2)? != 0 };
+                view.partners.insert(PartnerId::from_uuid(row.uuid(0)?), partner);
             }
-            BankCommand::OpenAccount(_)
-            | BankCommand::GrantMandate(_)
-            | BankCommand::FreezeAccount { .. }
-            | BankCommand::UnfreezeAccount { .. } => true,
-        },
-        Content::Undecodable(_) => true,
-    })
+            Set::SettlementAccounts => {
+                let currency = row.string(1)?.parse().map_err(|_| unreadable(1))?;
+                let key = (PartnerId::from_uuid(row.uuid(0)?), currency);
+                view.settlement_accounts.insert(key, Slot::read(AccountId::from_uuid(row.uuid(2)?)));
+            }
+            Set::Payments => {
+                let payment = payment(row)?;
+                view.payments.insert(payment.id, Slot::read(payment));
+            }
+            Set::Mandates => {
+                let mandate = mandate(row)?;
+                view.mandates.insert(mandate.id, Slot::read(mandate));
+            }
+            Set::Accounts => {
+                let account = account(row)?;
+                self.not_before = self.not_before.max(account.entered_at);
+                view.accounts.insert(account.id, Slot::read(account));
+            }
+            Set::Sequences => {
+                let sequence = Sequence { last: row.small(1)?, epoch: row.small(2)? };
+                view.sequences.insert(PartnerId::from_uuid(row.uuid(0)?), Slot::read(sequence));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Adds the conflicts that these items may repeat: ids that are used, by the ledger or earlier in the batch, for
 /// another request. Rare, so the look-up is a round trip of its own.
-pub async fn load_conflicts(
+pub async fn load_conflicts<'a>(
     session: &mut Session,
     view: &mut View,
-    items: &[Item],
+    items: impl IntoIterator<Item = &'a Item>,
 ) -> Result<(), StoreError> {
     let mut seen = view.used.clone();
     let mut conflicts = BTreeSet::new();
@@ -240,7 +151,9 @@ pub async fn load_conflicts(
         return Ok(());
     }
     let mut sql = Sql::new();
-    select_used(&mut sql, &conflicts, &conflicts);
+    select_in(&mut sql, USED_PAYMENTS, conflicts.iter().copied(), "");
+    sql.text("; ");
+    select_in(&mut sql, USED_CHANGES, conflicts.iter().copied(), "");
     let answer = session.send(&sql).await?;
     for row in answer.rows.iter().flatten() {
         let fingerprint = Fingerprint::from_bytes(row.bytes(1)?).ok_or_else(|| unreadable(1))?;
@@ -249,60 +162,107 @@ pub async fn load_conflicts(
     Ok(())
 }
 
-fn select_used(sql: &mut Sql, ids: &BTreeSet<Uuid>, bank_ids: &BTreeSet<Uuid>) {
-    sql.text("SELECT id, fingerprint FROM payments WHERE id IN (NULL");
-    push_ids(sql, ids.iter().copied());
-    sql.text("); SELECT id, fingerprint FROM changes WHERE id IN (NULL");
-    push_ids(sql, bank_ids.iter().copied());
-    sql.text(")");
-}
+const USED_PAYMENTS: &str = "SELECT id, fingerprint FROM payments WHERE id";
+const USED_CHANGES: &str = "SELECT id, fingerprint FROM changes WHERE id";
+const BLOCKED: &str = "SELECT DISTINCT root_id FROM dead_letters WHERE status = 1 AND root_id";
+const PARTNERS: &str = "SELECT id, status, livemode FROM partners WHERE id";
+const SETTLEMENT: &str = "SELECT partner_id, currency, account_id FROM settlement_accounts WHERE partner_id";
+const PAYMENTS: &str = "SELECT source, kafka_partition, kafka_offset, id, root_id, kind, status, reason, version, \
+     partner_id, mandate_id, currency, amount_minor, captured_minor, refunded_minor, debit_account, credit_account, \
+     livemode, reference, description, metadata, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', accepted_at), \
+     TIMESTAMPDIFF(MICROSECOND, '1970-01-01', decided_at), TIMESTAMPDIFF(MICROSECOND, '1970-01-01', expires_at) \
+     FROM payments FORCE INDEX (payments_id) WHERE id";
+const MANDATES: &str = "SELECT id, partner_id, account_id, kind, status, version, currency, payment_max_minor, \
+     daily_max_minor, spent_day, spent_minor, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', expires_at), reference, \
+     TIMESTAMPDIFF(MICROSECOND, '1970-01-01', granted_at) FROM mandates FORCE INDEX (PRIMARY) WHERE id";
+const ACCOUNTS: &str = "SELECT id, owner_kind, owner_id, currency, status, balance_minor, held_minor, overdraft_minor, \
+     payment_max_minor, daily_max_minor, spent_day, spent_minor, version, head, \
+     TIMESTAMPDIFF(MICROSECOND, '1970-01-01', entered_at) FROM accounts FORCE INDEX (PRIMARY) WHERE id";
+const SEQUENCES: &str = "SELECT partner_id, last_sequence, epoch \
+     FROM partner_sequences FORCE INDEX (PRIMARY) WHERE partner_id";
+const LOCK_BY_ID: &str = " ORDER BY id FOR UPDATE";
+const LOCK_BY_PARTNER: &str = " ORDER BY partner_id FOR UPDATE";
 
-fn statements(references: &References) -> Sql {
-    let mut sql = Sql::with_capacity(1024 + 200 * references.ids.len());
+fn statements(references: &References) -> (Sql, Vec<Set>) {
+    let mut sql = Sql::with_capacity(1024 + 200 * references.payment_ids.len());
+    let mut sets = vec![Set::Begin, Set::Positions];
     sql.text("START TRANSACTION; ");
-    super::positions::select_for_update(&mut sql, references.partitions.iter().copied());
-    sql.text("; ");
-    select_used(&mut sql, &references.ids, &references.bank_ids);
-    sql.text("; SELECT DISTINCT root_id FROM dead_letters WHERE status = 1 AND root_id IN (NULL");
-    push_ids(&mut sql, references.roots.iter().copied());
-    sql.text("); SELECT id, status, livemode FROM partners WHERE id IN (NULL");
-    push_ids(&mut sql, references.partners.iter().map(PartnerId::uuid));
-    sql.text("); SELECT partner_id, currency, account_id FROM settlement_accounts WHERE partner_id IN (NULL");
-    push_ids(&mut sql, references.unsettled.iter().map(PartnerId::uuid));
-    sql.text(
-        "); SELECT id, partner_id, account_id, kind, status, version, currency, payment_max_minor, \
-         daily_max_minor, spent_day, spent_minor, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', expires_at), reference, \
-         TIMESTAMPDIFF(MICROSECOND, '1970-01-01', granted_at) \
-         FROM mandates FORCE INDEX (PRIMARY) WHERE id IN (NULL",
-    );
-    push_ids(&mut sql, references.mandates.iter().map(MandateId::uuid));
-    sql.text(
-        ") ORDER BY id FOR UPDATE; SELECT id, owner_kind, owner_id, currency, status, balance_minor, held_minor, \
-         overdraft_minor, payment_max_minor, daily_max_minor, spent_day, spent_minor, version, head, \
-         TIMESTAMPDIFF(MICROSECOND, '1970-01-01', entered_at) \
-         FROM accounts FORCE INDEX (PRIMARY) WHERE id IN (NULL",
-    );
-    push_ids(&mut sql, references.accounts.iter().map(AccountId::uuid));
-    sql.text(
-        ") ORDER BY id FOR UPDATE; SELECT partner_id, last_sequence, epoch \
-         FROM partner_sequences FORCE INDEX (PRIMARY) WHERE partner_id IN (NULL",
-    );
-    push_ids(&mut sql, references.sequences.iter().map(PartnerId::uuid));
-    sql.text(") ORDER BY partner_id FOR UPDATE");
-    sql
+    select_for_update(&mut sql, references.partitions.iter().copied());
+    let mut select = |set, head, ids: &mut dyn ExactSizeIterator<Item = Uuid>, tail| {
+        if ids.len() > 0 {
+            sets.push(set);
+            sql.text("; ");
+            select_in(&mut sql, head, ids, tail);
+        }
+    };
+    select(Set::Used, USED_PAYMENTS, &mut references.payment_ids.iter().copied(), "");
+    select(Set::Used, USED_CHANGES, &mut references.change_ids.iter().copied(), "");
+    select(Set::BlockedRoots, BLOCKED, &mut references.keys.iter().copied(), "");
+    select(Set::Partners, PARTNERS, &mut references.partners.iter().map(PartnerId::uuid), "");
+    select(Set::SettlementAccounts, SETTLEMENT, &mut references.settled.iter().map(PartnerId::uuid), "");
+    select(Set::Payments, PAYMENTS, &mut references.roots.iter().map(PaymentId::uuid), LOCK_BY_ID);
+    select(Set::Mandates, MANDATES, &mut references.mandates.iter().map(MandateId::uuid), LOCK_BY_ID);
+    select(Set::Accounts, ACCOUNTS, &mut references.accounts.iter().map(AccountId::uuid), LOCK_BY_ID);
+    select(Set::Sequences, SEQUENCES, &mut references.sequences.iter().map(PartnerId::uuid), LOCK_BY_PARTNER);
+    if !references.dead_letters.is_empty() {
+        sets.push(Set::DeadLetters);
+        sql.text("; ");
+        references.dead_letters.select(&mut sql);
+    }
+    (sql, sets)
 }
 
-fn push_ids(sql: &mut Sql, ids: impl Iterator<Item = Uuid>) {
-    for id in ids {
-        sql.text(",").uuid(id);
-    }
+fn select_in(sql: &mut Sql, head: &'static str, ids: impl Iterator<Item = Uuid>, tail: &'static str) {
+    sql.text(head).text(" IN (");
+    sql.list(ids, |sql, id| {
+        sql.uuid(id);
+    });
+    sql.text(")").text(tail);
+}
+
+fn payment(row: &MySqlRow) -> Result<Payment, StoreError> {
+    let currency = row.opt_string(11)?.map(|code| code.parse()).transpose().map_err(|_| unreadable(11))?;
+    let amount = match currency {
+        Some(currency) => Some(Amount::new(row.int(12)?, currency).map_err(|_| unreadable(12))?),
+        None => None,
+    };
+    let accounts = row.opt_uuid(15)?.zip(row.opt_uuid(16)?);
+    let metadata = row.opt_string(20)?.map(|text| serde_json::from_str(&text)).transpose();
+    Ok(Payment {
+        position: Position {
+            source: row.code(0, Source::from_code)?,
+            partition: row.small(1)?,
+            offset: row.int(2)?,
+        },
+        id: PaymentId::from_uuid(row.uuid(3)?),
+        root: PaymentId::from_uuid(row.uuid(4)?),
+        kind: row.code(5, PaymentKind::from_code)?,
+        status: row.code(6, PaymentStatus::from_code)?,
+        reason: row.opt_int(7)?.map(|_| row.code(7, Reason::from_code)).transpose()?,
+        version: row.small(8)?,
+        partner: row.opt_uuid(9)?.map(PartnerId::from_uuid),
+        mandate: row.opt_uuid(10)?.map(MandateId::from_uuid),
+        amount,
+        captured_minor: row.int(13)?,
+        refunded_minor: row.int(14)?,
+        accounts: accounts.map(|(debit, credit)| [debit, credit].map(AccountId::from_uuid)),
+        // A root's own entries are never written again.
+        versions: None,
+        livemode: row.int(17)? != 0,
+        reference: row.opt_string(18)?,
+        description: row.opt_string(19)?,
+        metadata: metadata.map_err(|_| unreadable(20))?.unwrap_or_default(),
+        accepted_at: row.time(21)?,
+        decided_at: row.time(22)?,
+        expires_at: row.opt_int(23)?.map(Timestamp::from_micros),
+    })
 }
 
 fn mandate(row: &MySqlRow) -> Result<Mandate, StoreError> {
     Ok(Mandate {
         id: MandateId::from_uuid(row.uuid(0)?),
         partner: PartnerId::from_uuid(row.uuid(1)?),
-        account: AccountId::from_uuid(row.uuid(2)?),
+        account: row.opt_uuid(2)?.map(AccountId::from_uuid),
         kind: row.code(3, MandateKind::from_code)?,
         status: row.code(4, MandateStatus::from_code)?,
         version: row.small(5)?,
@@ -311,10 +271,7 @@ fn mandate(row: &MySqlRow) -> Result<Mandate, StoreError> {
         daily_max_minor: row.opt_int(8)?,
         spent: Spent { day: Day(row.small(9)?), minor: row.int(10)? },
         expires_at: row.opt_int(11)?.map(Timestamp::from_micros),
-        reference: match row.opt_bytes(12)? {
-            Some(_) => Some(row.string(12)?.to_owned()),
-            None => None,
-        },
+        reference: row.opt_string(12)?,
         granted_at: row.time(13)?,
     })
 }

@@ -32,6 +32,16 @@ pub trait Columns {
     fn uuid(&self, index: usize) -> Result<Uuid, StoreError> {
         Uuid::from_slice(self.bytes(index)?).map_err(|_| unreadable(index))
     }
+    /// An id or NULL.
+    fn opt_uuid(&self, index: usize) -> Result<Option<Uuid>, StoreError> {
+        let bytes = self.opt_bytes(index)?;
+        bytes.map(Uuid::from_slice).transpose().map_err(|_| unreadable(index))
+    }
+    /// Text or NULL.
+    fn opt_string(&self, index: usize) -> Result<Option<String>, StoreError> {
+        let text = self.opt_bytes(index)?.map(std::str::from_utf8).transpose();
+        Ok(text.map_err(|_| unreadable(index))?.map(str::to_owned))
+    }
     /// Microseconds since 1970, as `TIMESTAMPDIFF(MICROSECOND, '1970-01-01', …)` says them.
     fn time(&self, index: usize) -> Result<Timestamp, StoreError> {
         self.int(index).map(Timestamp::from_micros)

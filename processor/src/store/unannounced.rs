@@ -24,22 +24,43 @@ pub async fn read(
 ) -> Result<Vec<EventRecord>, StoreError> {
     let mut sql = Sql::new();
     sql.text("SELECT e.partner_id, e.sequence, e.epoch, e.type, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', e.occurred_at), e.data FROM (");
-    rows_of(&mut sql, "SELECT kafka_offset, partner_id, event_sequence FROM payments", partition, from, to);
+    let own = "SELECT t.kafka_offset, t.partner_id, t.event_sequence FROM payments AS t";
+    rows_of(&mut sql, own, partition, from, to);
     sql.text(" UNION ALL ");
-    rows_of(&mut sql, "SELECT kafka_offset, partner_id, event_sequence FROM changes", partition, from, to);
+    let second = "SELECT t.kafka_offset, t.told_partner_id, t.told_sequence FROM payments AS t";
+    rows_of(&mut sql, second, partition, from, to);
+    sql.text(" UNION ALL ");
+    let changes = "SELECT t.kafka_offset, t.partner_id, t.event_sequence FROM changes AS t";
+    rows_of(&mut sql, changes, partition, from, to);
+    // What a command applied of dead letters stands at their own places.
+    for redriven in REDRIVEN {
+        sql.text(" UNION ALL ");
+        rows_of(&mut sql, redriven, partition, from, to);
+    }
     sql.text(
         ") AS told JOIN events AS e ON e.partner_id = told.partner_id AND e.sequence = told.event_sequence \
-         ORDER BY told.kafka_offset",
+         ORDER BY told.kafka_offset, e.sequence",
     );
     let answer = session.send(&sql).await?;
     answer.rows.iter().flatten().map(event).collect()
 }
 
+const REDRIVEN: [&str; 3] = [
+    "SELECT t.kafka_offset, p.partner_id, p.event_sequence FROM changes AS t \
+     JOIN dead_letters AS d ON d.change_id = t.id JOIN payments AS p ON p.source = d.source \
+     AND p.kafka_partition = d.kafka_partition AND p.kafka_offset = d.kafka_offset",
+    "SELECT t.kafka_offset, p.told_partner_id, p.told_sequence FROM changes AS t \
+     JOIN dead_letters AS d ON d.change_id = t.id JOIN payments AS p ON p.source = d.source \
+     AND p.kafka_partition = d.kafka_partition AND p.kafka_offset = d.kafka_offset",
+    "SELECT t.kafka_offset, c.partner_id, c.event_sequence FROM changes AS t \
+     JOIN dead_letters AS d ON d.change_id = t.id JOIN changes AS c ON c.source = d.source \
+     AND c.kafka_partition = d.kafka_partition AND c.kafka_offset = d.kafka_offset",
+];
+
 fn rows_of(sql: &mut Sql, select: &'static str, partition: PartitionKey, from: i64, to: i64) {
-    sql.text(select).text(" WHERE source = ").int(partition.source.code());
-    sql.text(" AND kafka_partition = ").int(partition.partition);
-    sql.text(" AND kafka_offset >= ").int(from).text(" AND kafka_offset < ").int(to);
-    sql.text(" AND event_sequence IS NOT NULL");
+    sql.text(select).text(" WHERE t.source = ").int(partition.source.code());
+    sql.text(" AND t.kafka_partition = ").int(partition.partition);
+    sql.text(" AND t.kafka_offset >= ").int(from).text(" AND t.kafka_offset < ").int(to);
 }
 
 fn event(row: &MySqlRow) -> Result<EventRecord, StoreError> {

@@ -5,23 +5,29 @@
 
 use std::net::IpAddr;
 
-use domain::payment::PaymentStatus;
+use domain::ids::{AccountId, PaymentId};
+use domain::money::Amount;
 use domain::time::Timestamp;
 use domain::topic::Position;
 use runtime::sql::Sql;
 use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
 
 use super::error::StoreError;
 use super::positions::PartitionKey;
 use super::session::Session;
 use crate::decide::{
-    Account, ChangeRow, DeadLetterRow, Effects, EntryRow, EventRow, Mandate, Origin, PaymentRow, Slot, Touch,
-    View,
+    Account, Asked, ChangeRow, DeadLetter, DeadLetterEnd, DeadLetterRow, Effects, EntryRow, EventRow,
+    HoldRow, Mandate, Origin, Payment, Slot, Touch, View,
 };
 use crate::item::Item;
 
 /// `dead_letters.status`: nobody has dealt with it.
 const DEAD_LETTER_OPEN: u8 = 1;
+/// It was applied after all.
+const DEAD_LETTER_REDRIVEN: u8 = 2;
+/// It was given up.
+const DEAD_LETTER_REJECTED: u8 = 3;
 /// Characters of `dead_letters.detail`.
 const DETAIL_CHARS_MAX: usize = 500;
 /// Bytes of `dead_letters.record_key`; a longer key is cut, since setting a record aside must not fail.
@@ -69,15 +75,38 @@ pub fn write(
     decided_at: Timestamp,
 ) -> Writes {
     let mut writes = Writes { sql: Sql::with_capacity(16_384 + 3_500 * items.len()), expected: Vec::new() };
-    writes.insert("payments", INSERT_PAYMENTS, &effects.payments, payment);
+    let mut payments: Vec<_> = effects
+        .payments
+        .iter()
+        .filter_map(|asked| Some((&view.payments.get(&asked.payment)?.row, asked)))
+        .collect();
+    // In the order of the primary key: a redriven dead letter has an old place.
+    payments.sort_by_key(|(payment, _)| payment.position);
+    writes.insert("payments", INSERT_PAYMENTS, &payments, |sql, (row, asked)| payment(sql, row, asked));
+    let changed = view.payments.values().filter(|slot| slot.touch == Touch::Changed);
+    writes.upsert("payments", INSERT_ROOTS, UPDATE_ROOTS, changed, root);
+    writes.insert("follow_ups", INSERT_FOLLOW_UPS, &effects.follow_ups, |sql, (root, payment)| {
+        sql.uuid(root.uuid()).text(",").uuid(payment.uuid());
+    });
     writes.insert("changes", INSERT_CHANGES, &effects.changes, change);
     writes.insert("entries", INSERT_ENTRIES, &effects.entries, entry);
     writes.insert("events", INSERT_EVENTS, &effects.events, event);
     writes.upsert("mandates", INSERT_MANDATES, UPDATE_MANDATES, view.mandates.values(), mandate);
     writes.upsert("accounts", INSERT_ACCOUNTS, UPDATE_ACCOUNTS, view.accounts.values(), account);
-    writes.insert("settlement_accounts", INSERT_SETTLEMENT, &effects.settlement_accounts, |sql, row| {
-        sql.uuid(row.0.uuid()).text(",").string(row.1.code()).text(",").uuid(row.2.uuid());
-    });
+    writes.insert("holds", INSERT_HOLDS, &effects.holds, hold);
+    writes.delete_holds(&effects.released);
+    let settlement = view.settlement_accounts.iter();
+    let settlement: Vec<_> =
+        settlement.map(|(key, slot)| Slot { row: (key, slot.row), touch: slot.touch }).collect();
+    writes.upsert(
+        "settlement_accounts",
+        INSERT_SETTLEMENT,
+        UPDATE_SETTLEMENT,
+        settlement.iter(),
+        |sql, ((partner, currency), account)| {
+            sql.uuid(partner.uuid()).text(",").string(currency.code()).text(",").uuid(account.uuid());
+        },
+    );
     let sequences =
         view.sequences.iter().map(|(partner, slot)| Slot { row: (partner, slot.row), touch: slot.touch });
     let sequences: Vec<_> = sequences.collect();
@@ -87,6 +116,9 @@ pub fn write(
     writes.insert("dead_letters", INSERT_DEAD_LETTERS, &effects.dead_letters, |sql, row| {
         dead_letter(sql, &items[row.item], row, decided_at);
     });
+    for slot in view.dead_letters.values().filter(|slot| slot.touch == Touch::Changed) {
+        writes.end_dead_letter(&slot.row);
+    }
     let positions = positions.iter().map(|row| Slot { row: *row, touch: Touch::Changed });
     let positions: Vec<_> = positions.collect();
     writes.upsert("positions", INSERT_POSITIONS, UPDATE_POSITIONS, positions.iter(), position);
@@ -112,6 +144,38 @@ impl Writes {
         let (new, changed): (Vec<_>, Vec<_>) = touched.partition(|slot| slot.touch == Touch::New);
         self.statement(table, head, "", new.into_iter().map(|slot| &slot.row), 1, row);
         self.statement(table, head, tail, changed.into_iter().map(|slot| &slot.row), 2, row);
+    }
+
+    fn delete_holds(&mut self, released: &[(AccountId, PaymentId)]) {
+        if released.is_empty() {
+            return;
+        }
+        // Something was inserted before: a payment that ends the hold.
+        self.sql.text("; DELETE FROM holds WHERE (account_id, payment_id) IN (");
+        self.sql.list(released, |sql, (account, payment)| {
+            sql.text("(").uuid(account.uuid()).text(",").uuid(payment.uuid()).text(")");
+        });
+        self.sql.text(")");
+        self.expected.push(("holds", released.len() as u64));
+    }
+
+    /// Rare, so one statement each.
+    fn end_dead_letter(&mut self, letter: &DeadLetter) {
+        let Some((end, change)) = letter.end else { return };
+        let status = match end {
+            DeadLetterEnd::Redriven => DEAD_LETTER_REDRIVEN,
+            DeadLetterEnd::Rejected => DEAD_LETTER_REJECTED,
+        };
+        let at = letter.item.position;
+        // Something was inserted before: the change of the command that deals with it.
+        self.sql.text("; UPDATE dead_letters SET status = ").int(status).text(", change_id = ").uuid(change);
+        self.sql.text(" WHERE status = 1 AND source = ").int(at.source.code());
+        self.sql
+            .text(" AND kafka_partition = ")
+            .int(at.partition)
+            .text(" AND kafka_offset = ")
+            .int(at.offset);
+        self.expected.push(("dead_letters", 1));
     }
 
     fn statement<'a, T: 'a>(
@@ -148,31 +212,63 @@ impl Writes {
 const INSERT_PAYMENTS: &str = "INSERT INTO payments (source, kafka_partition, kafka_offset, id, root_id, kind, status, \
      reason, version, partner_id, mandate_id, currency, amount_minor, captured_minor, refunded_minor, debit_account, \
      debit_version, credit_account, credit_version, event_sequence, fingerprint, livemode, reference, description, \
-     metadata, actor_id, actor_reason, request_id, address, idempotency_key, accepted_at, decided_at) VALUES ";
+     metadata, actor_id, actor_reason, request_id, address, idempotency_key, accepted_at, decided_at, expires_at, \
+     told_partner_id, told_sequence) VALUES ";
 
-fn payment(sql: &mut Sql, row: &PaymentRow) {
-    let captured_minor = if row.status == PaymentStatus::Posted { row.amount.minor() } else { 0 };
-    let [debit, credit] = match row.posting {
-        Some(sides) => sides.map(Some),
-        None => [None, None],
-    };
+fn payment(sql: &mut Sql, row: &Payment, asked: &Asked) {
     at(sql, row.position);
     sql.text(",").uuid(row.id.uuid()).text(",").uuid(row.root.uuid());
     sql.text(",").int(row.kind.code()).text(",").int(row.status.code());
-    sql.text(",").opt_int(row.reason.map(domain::payment::Reason::code)).text(",1,");
-    sql.opt_uuid(row.partner.map(|id| id.uuid())).text(",").opt_uuid(row.mandate.map(|id| id.uuid()));
-    sql.text(",").string(row.amount.currency().code()).text(",").int(row.amount.minor());
-    sql.text(",").int(captured_minor).text(",0");
-    for side in [debit, credit] {
-        sql.text(",").opt_uuid(side.map(|(id, _)| id.uuid()));
-        sql.text(",").opt_int(side.map(|(_, version)| version));
+    sql.text(",").opt_int(row.reason.map(domain::payment::Reason::code)).text(",").int(row.version);
+    sql.text(",").opt_uuid(row.partner.map(|id| id.uuid())).text(",");
+    sql.opt_uuid(row.mandate.map(|id| id.uuid()));
+    sql.text(",").opt_string(row.amount.map(|amount| amount.currency().code()));
+    sql.text(",").int(row.amount.map_or(0, Amount::minor));
+    sql.text(",").int(row.captured_minor).text(",").int(row.refunded_minor);
+    for side in 0..2 {
+        sql.text(",").opt_uuid(row.accounts.map(|accounts| accounts[side].uuid()));
+        sql.text(",").opt_int(row.versions.map(|versions| versions[side]));
     }
-    sql.text(",").opt_int(row.event_sequence).text(",").bytes(row.fingerprint.as_bytes());
+    sql.text(",").opt_int(asked.event_sequence).text(",").bytes(asked.fingerprint.as_bytes());
     sql.text(",").int(u8::from(row.livemode)).text(",").opt_string(row.reference.as_deref());
-    sql.text(",").opt_string(row.description.as_deref()).text(",").opt_string(row.metadata.as_deref());
-    origin(sql, &row.origin);
-    sql.text(",").opt_string(row.idempotency_key.as_deref());
+    sql.text(",").opt_string(row.description.as_deref());
+    let metadata =
+        (!row.metadata.is_empty()).then(|| serde_json::to_string(&row.metadata).unwrap_or_default());
+    sql.text(",").opt_string(metadata.as_deref());
+    origin(sql, &asked.origin);
+    sql.text(",").opt_string(asked.idempotency_key.as_deref());
     sql.text(",").datetime(row.accepted_at.civil()).text(",").datetime(row.decided_at.civil());
+    sql.text(",").opt_datetime(row.expires_at.map(Timestamp::civil));
+    sql.text(",").opt_uuid(asked.told.map(|(partner, _)| partner.uuid()));
+    sql.text(",").opt_int(asked.told.map(|(_, sequence)| sequence));
+}
+
+/// A root changes in these columns only. The other ones are what the statement cannot do without: the row is there,
+/// and the number of affected rows would tell if it were not.
+const INSERT_ROOTS: &str = "INSERT INTO payments (source, kafka_partition, kafka_offset, id, root_id, kind, status, \
+     version, amount_minor, captured_minor, refunded_minor, fingerprint, livemode, actor_id, request_id, accepted_at, \
+     decided_at) VALUES ";
+const UPDATE_ROOTS: &str = " ON DUPLICATE KEY UPDATE status = VALUES(status), version = VALUES(version), \
+     captured_minor = VALUES(captured_minor), refunded_minor = VALUES(refunded_minor)";
+
+fn root(sql: &mut Sql, row: &Payment) {
+    at(sql, row.position);
+    sql.text(",").uuid(row.id.uuid()).text(",").uuid(row.root.uuid());
+    sql.text(",").int(row.kind.code()).text(",").int(row.status.code()).text(",").int(row.version);
+    sql.text(",").int(row.amount.map_or(0, Amount::minor));
+    sql.text(",").int(row.captured_minor).text(",").int(row.refunded_minor);
+    sql.text(",").bytes(&[0; 33]).text(",0,").uuid(Uuid::nil()).text(",").uuid(Uuid::nil());
+    sql.text(",").datetime(row.accepted_at.civil()).text(",").datetime(row.decided_at.civil());
+}
+
+const INSERT_FOLLOW_UPS: &str = "INSERT INTO follow_ups (root_id, payment_id) VALUES ";
+
+const INSERT_HOLDS: &str =
+    "INSERT INTO holds (account_id, payment_id, kafka_partition, amount_minor, expires_at) VALUES ";
+
+fn hold(sql: &mut Sql, row: &HoldRow) {
+    sql.uuid(row.account.uuid()).text(",").uuid(row.payment.uuid()).text(",").int(row.partition);
+    sql.text(",").int(row.amount.minor()).text(",").datetime(row.expires_at.civil());
 }
 
 const INSERT_CHANGES: &str = "INSERT INTO changes (source, kafka_partition, kafka_offset, id, kind, reason, target_id, \
@@ -216,7 +312,8 @@ const UPDATE_MANDATES: &str = " ON DUPLICATE KEY UPDATE status = VALUES(status),
      spent_day = VALUES(spent_day), spent_minor = VALUES(spent_minor)";
 
 fn mandate(sql: &mut Sql, row: &Mandate) {
-    sql.uuid(row.id.uuid()).text(",").uuid(row.partner.uuid()).text(",").uuid(row.account.uuid());
+    sql.uuid(row.id.uuid()).text(",").uuid(row.partner.uuid());
+    sql.text(",").opt_uuid(row.account.map(|id| id.uuid()));
     sql.text(",").int(row.kind.code()).text(",").int(row.status.code()).text(",").int(row.version);
     sql.text(",").string(row.currency.code()).text(",").opt_int(row.payment_max_minor);
     sql.text(",").opt_int(row.daily_max_minor).text(",").int(row.spent.day.0).text(",").int(row.spent.minor);
@@ -228,6 +325,8 @@ const INSERT_ACCOUNTS: &str = "INSERT INTO accounts (id, owner_kind, owner_id, c
      held_minor, overdraft_minor, payment_max_minor, daily_max_minor, spent_day, spent_minor, version, head, \
      entered_at) VALUES ";
 const UPDATE_ACCOUNTS: &str = " ON DUPLICATE KEY UPDATE status = VALUES(status), balance_minor = VALUES(balance_minor), \
+     held_minor = VALUES(held_minor), overdraft_minor = VALUES(overdraft_minor), \
+     payment_max_minor = VALUES(payment_max_minor), daily_max_minor = VALUES(daily_max_minor), \
      spent_day = VALUES(spent_day), spent_minor = VALUES(spent_minor), version = VALUES(version), head = VALUES(head), \
      entered_at = VALUES(entered_at)";
 
@@ -242,6 +341,8 @@ fn account(sql: &mut Sql, row: &Account) {
 }
 
 const INSERT_SETTLEMENT: &str = "INSERT INTO settlement_accounts (partner_id, currency, account_id) VALUES ";
+
+const UPDATE_SETTLEMENT: &str = " ON DUPLICATE KEY UPDATE account_id = VALUES(account_id)";
 
 const INSERT_SEQUENCES: &str = "INSERT INTO partner_sequences (partner_id, last_sequence, epoch) VALUES ";
 const UPDATE_SEQUENCES: &str = " ON DUPLICATE KEY UPDATE last_sequence = VALUES(last_sequence)";

@@ -90,7 +90,7 @@ impl Bank {
             Announcer::start(&config.kafka, session(), health.component("events"), shutdown.clone());
         let announcer = announcer.expect("a producer");
         let (mysql, ledger) = (health.component("mysql"), health.component("ledger"));
-        (Applier::new(session(), announcer, mysql, ledger, shutdown), health)
+        (Applier::new(session(), announcer, jiff::tz::TimeZone::UTC, mysql, ledger, shutdown), health)
     }
 
     /// Asks for `command` and waits until it is applied.

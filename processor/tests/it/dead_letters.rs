@@ -8,7 +8,9 @@ use crate::bank::{Bank, PATIENCE, item};
 
 fn unfit(bank: &Bank, key: &str) -> PartnerEnvelope {
     let mut payment = bank.payment(key, 100);
-    let domain::command::PartnerCommand::Payment(command) = &mut payment.command;
+    let domain::command::PartnerCommand::Payment(command) = &mut payment.command else {
+        unreachable!("a payment")
+    };
     command.reference = Some("x".repeat(101));
     payment
 }

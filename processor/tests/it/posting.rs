@@ -13,7 +13,9 @@ async fn payments_post_and_their_partner_is_told() {
     let bank = Bank::new("posting", 2).await;
     let running = bank.start();
     let mut described = bank.payment("described", 1_250);
-    let domain::command::PartnerCommand::Payment(command) = &mut described.command;
+    let domain::command::PartnerCommand::Payment(command) = &mut described.command else {
+        unreachable!("a payment")
+    };
     command.reference = Some("Rechnung Nr. 7 — Käse".to_owned());
     command.metadata = Metadata::from([("table".to_owned(), "12'; DROP TABLE payments; --".to_owned())]);
     let rejected = bank.payment_of(1, "too much", FUNDS_MINOR + 1);

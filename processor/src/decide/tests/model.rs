@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::world::{self, bank, new_account, new_mandate, partner};
-use crate::decide::{Partner, Touch, View, decide};
+use crate::decide::{Partner, Touch, View};
 use crate::item::{Content, Item};
 
 /// Outcomes in words: `posted`, `applied`, `duplicate`, `conflict` or a reason.
@@ -61,6 +61,7 @@ impl NaiveBank {
                 PartnerCommand::Payment(payment) => {
                     self.pay(payment.mandate.uuid(), payment.amount_minor, item.accepted_day)
                 }
+                other => Err(other.word()),
             },
             Content::Bank(envelope, _) => self.bank(&envelope.command),
             Content::Undecodable(_) => Err("undecodable"),
@@ -156,6 +157,7 @@ impl NaiveBank {
             }
             BankCommand::FreezeAccount { account } => self.set_frozen(account.uuid(), true),
             BankCommand::UnfreezeAccount { account } => self.set_frozen(account.uuid(), false),
+            other => Err(other.word()),
         }
     }
 
@@ -235,9 +237,9 @@ fn outcomes(
     let mut view = view;
     naive.extend(items.iter().map(|item| bank.apply(item)));
     // One item at a time only to read its outcome; the batch below is what is compared.
-    let batch = decide(items, view.clone(), world::DECIDED_AT);
+    let batch = super::decide(items, view.clone(), world::DECIDED_AT);
     for item in items {
-        let (after, effects) = decide(std::slice::from_ref(item), view, world::DECIDED_AT);
+        let (after, effects) = super::decide(std::slice::from_ref(item), view, world::DECIDED_AT);
         view = after;
         let payment = effects.payments.first().map(|row| match (row.reason, row.status.as_str()) {
             (Some(reason), _) => reason.as_str().to_owned(),

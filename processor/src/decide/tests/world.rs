@@ -68,7 +68,7 @@ impl World {
         for (id, owner, balance_minor) in accounts {
             view.accounts.insert(id, Slot::read(account(id, owner, balance_minor)));
         }
-        view.settlement_accounts.insert((partner(1), Currency::EUR), shop_account());
+        view.settlement_accounts.insert((partner(1), Currency::EUR), Slot::read(shop_account()));
         view.mandates.insert(mandate_id(), Slot::read(mandate()));
         Self { view }
     }
@@ -95,6 +95,7 @@ pub(super) fn payment_of(partner: PartnerId, mandate: MandateId, key: &str, amou
             mandate,
             amount_minor,
             currency: Currency::EUR,
+            expires_in_s: None,
             reference: None,
             description: None,
             metadata: domain::payment::Metadata::new(),
@@ -147,7 +148,7 @@ fn mandate() -> Mandate {
     Mandate {
         id: mandate_id(),
         partner: partner(1),
-        account: customer_account(),
+        account: Some(customer_account()),
         kind: MandateKind::Standing,
         status: MandateStatus::Active,
         version: 1,
