@@ -9,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use domain::time::Timestamp;
-use domain::webhook::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER};
-use http::header::{CONTENT_TYPE, HeaderValue, USER_AGENT};
+use domain::webhook::{ID_HEADER, SIGNATURE_HEADER, SigningKeys, TIMESTAMP_HEADER};
+use http::header::{CONTENT_TYPE, DATE, HeaderValue, USER_AGENT};
 use http::{HeaderMap, Method};
 use reqwest::{Client, Request, Response};
 
@@ -18,7 +18,7 @@ use crate::clock;
 use crate::endpoints::Endpoint;
 use crate::resolver::{GuardedResolver, Lookup, ResolveError};
 use crate::schedule;
-use domain::endpoint_url::Loopback;
+use domain::endpoint_url::{Loopback, Refusal};
 
 /// How long a receiver may take for the whole answer.
 pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -55,6 +55,8 @@ pub enum ErrorClass {
     Status,
     /// The answer's body broke off.
     Body,
+    /// A 2xx with a body beyond [`ANSWER_BYTES_MAX`]: a remark, since the status decides.
+    BodyTooLong,
     /// The connection broke before an answer.
     Interrupted,
     /// The body would be larger than [`BODY_BYTES_MAX`].
@@ -80,6 +82,7 @@ impl ErrorClass {
             Self::Redirect => "redirect",
             Self::Status => "status",
             Self::Body => "body",
+            Self::BodyTooLong => "body_too_long",
             Self::Interrupted => "interrupted",
             Self::TooLarge => "too_large",
             Self::EventMissing => "event_missing",
@@ -94,10 +97,46 @@ pub struct Attempt {
     pub started_at: Timestamp,
     /// How long it took.
     pub duration: Duration,
-    /// The status, when there was an answer.
-    pub status: Option<u16>,
+    /// The answer, when there was one.
+    pub answer: Option<Answer>,
     /// `None` for a success.
     pub failure: Option<Failure>,
+}
+
+impl Attempt {
+    /// One that was never made.
+    pub fn unmade(class: ErrorClass) -> Self {
+        Self {
+            started_at: clock::now(),
+            duration: Duration::ZERO,
+            answer: None,
+            failure: Some(Failure::of(class)),
+        }
+    }
+
+    /// The status of the answer.
+    pub fn status(&self) -> Option<u16> {
+        self.answer.map(|answer| answer.status)
+    }
+
+    /// What is to be said of it: why it failed, or what was odd about a success.
+    pub fn class(&self) -> Option<ErrorClass> {
+        match &self.failure {
+            Some(failure) => Some(failure.class),
+            None => self.answer.filter(|answer| answer.is_too_long).map(|_| ErrorClass::BodyTooLong),
+        }
+    }
+}
+
+/// What an answer says besides its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// By how much the receiver's clock is ahead of ours, in seconds, by its `Date`.
+    pub clock_skew_s: Option<i32>,
+    /// More of it came than is read.
+    pub is_too_long: bool,
 }
 
 /// What is known of a failure.
@@ -109,12 +148,19 @@ pub struct Failure {
     pub excerpt: Option<Vec<u8>>,
     /// What the receiver asked for.
     pub retry_after: Option<Duration>,
+    /// The rule of a [`ErrorClass::RefusedByGuard`].
+    pub refused_by: Option<Refusal>,
 }
 
 impl Failure {
     /// A failure without an answer.
     pub const fn of(class: ErrorClass) -> Self {
-        Self { class, excerpt: None, retry_after: None }
+        Self { class, excerpt: None, retry_after: None, refused_by: None }
+    }
+
+    /// Nothing was sent.
+    fn refused(rule: Refusal) -> Self {
+        Self { refused_by: Some(rule), ..Self::of(ErrorClass::RefusedByGuard) }
     }
 }
 
@@ -144,54 +190,77 @@ impl Sender {
         Ok(Self { client })
     }
 
-    /// Signs and posts one event, and waits for the answer.
+    /// Signs with all live keys, now, and posts; waits for the answer.
     pub async fn attempt(&self, endpoint: &Endpoint, id: &str, body: Bytes) -> Attempt {
+        // Lanes hold back endpoints whose secrets cannot be opened, so there are keys.
+        let Some(keys) = &endpoint.keys else { return Attempt::unmade(ErrorClass::Interrupted) };
+        self.attempt_signed(endpoint, id, body, keys, 0).await
+    }
+
+    /// Signs with `keys` as of `age_seconds` ago and posts; waits for the answer.
+    pub async fn attempt_signed(
+        &self,
+        endpoint: &Endpoint,
+        id: &str,
+        body: Bytes,
+        keys: &SigningKeys,
+        age_seconds: i64,
+    ) -> Attempt {
         let started_at = clock::now();
         let started = Instant::now();
-        let answer = match request(endpoint, id, body, started_at) {
+        let signed_at = started_at.plus_seconds(-age_seconds);
+        let (answer, failure) = match request(endpoint, id, body, keys, signed_at) {
             Ok(request) => tokio::time::timeout(ATTEMPT_TIMEOUT, self.exchange(request))
                 .await
                 .unwrap_or((None, Some(Failure::of(ErrorClass::Timeout)))),
-            Err(class) => (None, Some(Failure::of(class))),
+            Err(failure) => (None, Some(failure)),
         };
-        Attempt { started_at, duration: started.elapsed(), status: answer.0, failure: answer.1 }
+        Attempt { started_at, duration: started.elapsed(), answer, failure }
     }
 
-    async fn exchange(&self, request: Request) -> (Option<u16>, Option<Failure>) {
+    async fn exchange(&self, request: Request) -> (Option<Answer>, Option<Failure>) {
         let response = match self.client.execute(request).await {
             Ok(response) => response,
-            Err(error) => return (None, Some(Failure::of(classify(&error)))),
+            Err(error) => return (None, Some(classify(&error))),
         };
         let status = response.status();
-        let retry_after = schedule::retry_after(response.headers(), SystemTime::now());
+        let now = SystemTime::now();
+        let retry_after = schedule::retry_after(response.headers(), now);
+        let clock_skew_s = clock_skew(response.headers(), now);
         let keep = if status.is_success() { 0 } else { EXCERPT_BYTES_MAX };
-        let (excerpt, complete) = read_answer(response, keep).await;
+        let (excerpt, end) = read_answer(response, keep).await;
+        let answer = Answer { status: status.as_u16(), clock_skew_s, is_too_long: end == BodyEnd::TooLong };
         let class = if status.is_redirection() {
             ErrorClass::Redirect
         } else if !status.is_success() {
             ErrorClass::Status
-        } else if !complete {
+        } else if end == BodyEnd::Broken {
             ErrorClass::Body
         } else {
-            return (Some(status.as_u16()), None);
+            return (Some(answer), None);
         };
         let excerpt = (!excerpt.is_empty()).then_some(excerpt);
-        (Some(status.as_u16()), Some(Failure { class, excerpt, retry_after }))
+        (Some(answer), Some(Failure { class, excerpt, retry_after, refused_by: None }))
     }
 }
 
-fn request(endpoint: &Endpoint, id: &str, body: Bytes, at: Timestamp) -> Result<Request, ErrorClass> {
-    let url = endpoint.target.as_ref().map_err(|_| ErrorClass::RefusedByGuard)?;
+fn request(
+    endpoint: &Endpoint,
+    id: &str,
+    body: Bytes,
+    keys: &SigningKeys,
+    signed_at: Timestamp,
+) -> Result<Request, Failure> {
+    let url = endpoint.target.as_ref().map_err(|rule| Failure::refused(*rule))?;
     if body.len() > BODY_BYTES_MAX {
-        return Err(ErrorClass::TooLarge);
+        return Err(Failure::of(ErrorClass::TooLarge));
     }
-    // Lanes hold back endpoints whose secrets cannot be opened, so there are keys.
-    let keys = endpoint.keys.as_ref().ok_or(ErrorClass::Interrupted)?;
-    let signature = keys.sign(id, at.seconds(), &body);
-    let text = |value: &str| HeaderValue::from_str(value).map_err(|_| ErrorClass::Interrupted);
-    let mut headers = HeaderMap::with_capacity(8);
+    let signature = keys.sign(id, signed_at.seconds(), &body);
+    let text = |value: &str| HeaderValue::from_str(value).map_err(|_| Failure::of(ErrorClass::Interrupted));
+    // Those of the owner first, so that none can stand in for ours.
+    let mut headers = endpoint.headers.clone();
     headers.insert(ID_HEADER, text(id)?);
-    headers.insert(TIMESTAMP_HEADER, HeaderValue::from(at.seconds()));
+    headers.insert(TIMESTAMP_HEADER, HeaderValue::from(signed_at.seconds()));
     headers.insert(SIGNATURE_HEADER, text(&signature)?);
     headers.insert(CONTENT_TYPE, JSON);
     headers.insert(USER_AGENT, AGENT);
@@ -201,9 +270,17 @@ fn request(endpoint: &Endpoint, id: &str, body: Bytes, at: Timestamp) -> Result<
     Ok(request)
 }
 
-/// Reads up to the cap, keeping the first `keep` bytes. `false` when the body broke off. What is longer than the cap
-/// is left unread, which closes the connection.
-async fn read_answer(mut response: Response, keep: usize) -> (Vec<u8>, bool) {
+/// How reading a body ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BodyEnd {
+    Complete,
+    /// What is longer than the cap is left unread, which closes the connection.
+    TooLong,
+    Broken,
+}
+
+/// Reads up to the cap, keeping the first `keep` bytes.
+async fn read_answer(mut response: Response, keep: usize) -> (Vec<u8>, BodyEnd) {
     let (mut kept, mut read) = (Vec::new(), 0);
     loop {
         match response.chunk().await {
@@ -212,26 +289,36 @@ async fn read_answer(mut response: Response, keep: usize) -> (Vec<u8>, bool) {
                 let room = keep.saturating_sub(kept.len());
                 kept.extend_from_slice(&chunk[..room.min(chunk.len())]);
                 if read > ANSWER_BYTES_MAX {
-                    return (kept, true);
+                    return (kept, BodyEnd::TooLong);
                 }
             }
-            Ok(None) => return (kept, true),
-            Err(_) => return (kept, false),
+            Ok(None) => return (kept, BodyEnd::Complete),
+            Err(_) => return (kept, BodyEnd::Broken),
         }
     }
 }
 
-fn classify(error: &reqwest::Error) -> ErrorClass {
+/// By how much the clock that wrote `Date` is ahead, in seconds.
+fn clock_skew(headers: &HeaderMap, now: SystemTime) -> Option<i32> {
+    let date = httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()?;
+    let seconds = match date.duration_since(now) {
+        Ok(ahead) => i64::try_from(ahead.as_secs()).ok()?,
+        Err(behind) => -i64::try_from(behind.duration().as_secs()).ok()?,
+    };
+    i32::try_from(seconds).ok()
+}
+
+fn classify(error: &reqwest::Error) -> Failure {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(current) = cause {
         if let Some(error) = current.downcast_ref::<ResolveError>() {
             return match error {
-                ResolveError::Lookup(_) => ErrorClass::Dns,
-                ResolveError::Refused(_) => ErrorClass::RefusedByGuard,
+                ResolveError::Lookup(_) => Failure::of(ErrorClass::Dns),
+                ResolveError::Refused(rule) => Failure::refused(*rule),
             };
         }
         if current.is::<rustls::Error>() {
-            return ErrorClass::Tls;
+            return Failure::of(ErrorClass::Tls);
         }
         // An I/O error's own `source` passes over what it wraps.
         cause = match current.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
@@ -239,11 +326,11 @@ fn classify(error: &reqwest::Error) -> ErrorClass {
             None => current.source(),
         };
     }
-    if error.is_timeout() {
+    Failure::of(if error.is_timeout() {
         ErrorClass::Timeout
     } else if error.is_connect() {
         ErrorClass::Connect
     } else {
         ErrorClass::Interrupted
-    }
+    })
 }

@@ -1,15 +1,15 @@
 //! Retries: finds what is due in MySQL, takes leases on as much as there is room for, and hands it to the lanes.
 //!
-//! Endpoint by endpoint and bounded by each one's room, so that one with a huge backlog delays nobody. When each is
-//! due next is known from our own results; what others left (their results, expired leases, a resend) is found by a
-//! look at all endpoints, which takes at most a small share of the time.
+//! Endpoint by endpoint and bounded by each one's room, so that one with a huge backlog delays nobody; of a round's
+//! claims each endpoint has an even share, and partners take turns with their endpoints. When each is due next is
+//! known from our own results; what others left (their results, expired leases, a notice, a replay) is found by a look
+//! at all endpoints, which takes at most a small share of the time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use domain::event::EventRecord;
 use domain::ids::EventId;
 use domain::time::Timestamp;
 use sqlx::MySqlPool;
@@ -18,11 +18,13 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::attempt::ErrorClass;
+use crate::consumer::order_of;
 use crate::deliver::{Deliverer, Job, LEASE, Origin};
 use crate::dispatch::kibibytes;
 use crate::due::DueBoard;
 use crate::endpoints::{Endpoints, Snapshot};
-use crate::store::claims::{self, Claim};
+use crate::store::claims::{self, Claim, NoticeRow};
+use crate::store::{self, DeliveryKey};
 use crate::{clock, metrics};
 
 /// How often all endpoints are looked at, at most.
@@ -60,8 +62,13 @@ enum Round {
     More,
     /// Nothing more until something is due or said.
     Done,
-    /// Something is due that has no room.
-    Blocked,
+}
+
+/// What is sent for a claim.
+struct Content {
+    body: Bytes,
+    order: Option<Uuid>,
+    at: Timestamp,
 }
 
 impl Claimer {
@@ -81,7 +88,6 @@ impl Claimer {
             match self.round().await {
                 Ok(Round::More) => continue,
                 Ok(Round::Done) => wait = wait.max(self.until_due(discover_at)),
-                Ok(Round::Blocked) => wait = wait.max(BLOCKED_WAIT),
                 Err(error) => {
                     tracing::warn!(error = %error, "due deliveries cannot be claimed");
                     discover_at = Instant::now();
@@ -90,7 +96,7 @@ impl Claimer {
             }
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                () = self.due.added(), if wait > BLOCKED_WAIT && wait < ERROR_WAIT => {}
+                () = self.due.added(), if wait < ERROR_WAIT => {}
                 () = shutdown.cancelled() => {}
             }
         }
@@ -129,25 +135,10 @@ impl Claimer {
     /// One claim for the endpoints that are due and have room.
     async fn round(&self) -> Result<Round, sqlx::Error> {
         let now = clock::now();
-        let snapshot = self.endpoints.snapshot();
-        let mut wanted = Vec::new();
-        let (mut blocked, mut left) = (false, CLAIMS_MAX);
-        for (endpoint, at) in self.due.take_due(now) {
-            // Of a closed or removed endpoint nothing is claimed; the discovery finds it again when it is open.
-            if !snapshot.get(endpoint).is_some_and(|endpoint| endpoint.is_open()) {
-                continue;
-            }
-            let room = self.deliverer.lanes().room(endpoint, Instant::now()).min(left);
-            if room == 0 || wanted.len() == ENDPOINTS_MAX {
-                blocked = true;
-                self.due.add(endpoint, at);
-            } else {
-                left -= room;
-                wanted.push((endpoint, room));
-            }
-        }
+        let mut snapshot = self.endpoints.snapshot();
+        let wanted = self.select(now, &snapshot);
         if wanted.is_empty() {
-            return Ok(if blocked { Round::Blocked } else { Round::Done });
+            return Ok(Round::Done);
         }
         let lease_end = clock::after(now, LEASE);
         let claims = claims::claim(&self.pool, &wanted, now, self.owner, lease_end).await?;
@@ -158,43 +149,107 @@ impl Claimer {
         for (endpoint, limit) in wanted {
             if claimed.get(&endpoint) == Some(&limit) {
                 // There may be more.
-                self.due.add(endpoint, now);
+                self.due.put_back(endpoint, now);
             }
         }
         if claims.is_empty() {
             return Ok(Round::Done);
         }
-        let events = claims::events(&self.pool, &claims).await?;
-        self.hand_over(&claims, &events, &snapshot, lease_end);
+        if !snapshot.knows(&store::endpoints::changed(&self.pool, snapshot.newest()).await?) {
+            self.endpoints.refresh().await?;
+            snapshot = self.endpoints.snapshot();
+        }
+        let contents = self.contents(&claims, &snapshot).await?;
+        self.hand_over(&claims, contents, &snapshot, lease_end);
         Ok(Round::More)
+    }
+
+    /// Which endpoints to claim for, and how many of each: first one of each partner, the one that has been due for
+    /// longest, then the second of each, and so on.
+    fn select(&self, now: Timestamp, snapshot: &Snapshot) -> Vec<(Uuid, usize)> {
+        let mut due = self.due.take_due(now);
+        due.sort_unstable_by_key(|(_, at)| *at);
+        let mut ranks: HashMap<Uuid, usize> = HashMap::new();
+        // Of a closed or removed endpoint nothing is claimed; the discovery finds it again when it is open.
+        let open = due.into_iter().filter_map(|(endpoint, at)| {
+            let endpoint = snapshot.get(endpoint).filter(|endpoint| endpoint.is_open())?;
+            let rank = ranks.entry(endpoint.partner).or_default();
+            *rank += 1;
+            Some((*rank, at, endpoint))
+        });
+        let mut open: Vec<_> = open.collect();
+        open.sort_unstable_by_key(|(rank, at, _)| (*rank, *at));
+        let quota = (CLAIMS_MAX / open.len().clamp(1, ENDPOINTS_MAX)).max(1);
+        let mut wanted = Vec::new();
+        for (_, at, endpoint) in open {
+            if wanted.len() == ENDPOINTS_MAX {
+                self.due.put_back(endpoint.id, at);
+                continue;
+            }
+            let room = self.deliverer.lanes().room(endpoint.terms(), Instant::now());
+            match room {
+                Ok(room) => wanted.push((endpoint.id, room.get().min(quota))),
+                Err(wait) => self.due.put_back(endpoint.id, clock::after(now, wait.max(BLOCKED_WAIT))),
+            }
+        }
+        wanted
+    }
+
+    /// What the claims are about; what is not stored any more is not in it.
+    async fn contents(
+        &self,
+        claims: &[Claim],
+        snapshot: &Snapshot,
+    ) -> Result<HashMap<DeliveryKey, Content>, sqlx::Error> {
+        let events = claims::events(&self.pool, claims).await?;
+        let others: Vec<_> =
+            claims.iter().map(|claim| claim.key).filter(|key| !events.contains_key(&key.event)).collect();
+        let notices = claims::notices(&self.pool, &others).await?;
+        let mut contents = HashMap::with_capacity(claims.len());
+        for key in claims.iter().map(|claim| claim.key) {
+            let Some(endpoint) = snapshot.get(key.endpoint) else { continue };
+            let version = &endpoint.api_version;
+            let content = if let Some(event) = events.get(&key.event) {
+                let body = event.webhook_body(version);
+                Content { body: body.into(), order: order_of(event), at: event.timestamp }
+            } else if let Some(NoticeRow { notice_type, created_at, data }) = notices.get(&key) {
+                let body = domain::notice::webhook_body(*notice_type, version, *created_at, data);
+                Content { body: body.into(), order: None, at: *created_at }
+            } else {
+                continue;
+            };
+            contents.insert(key, content);
+        }
+        Ok(contents)
     }
 
     fn hand_over(
         &self,
         claims: &[Claim],
-        events: &HashMap<Uuid, EventRecord>,
+        mut contents: HashMap<DeliveryKey, Content>,
         snapshot: &Snapshot,
         lease_end: Timestamp,
     ) {
         let mut jobs: HashMap<Uuid, Vec<Job>> = HashMap::new();
         for claim in claims {
             let Some(endpoint) = snapshot.get(claim.key.endpoint) else { continue };
-            let event = events.get(&claim.key.event);
-            let body =
-                event.map(|event| Bytes::from(event.webhook_body(&endpoint.api_version))).unwrap_or_default();
+            let content = contents.remove(&claim.key);
+            let is_stored = content.is_some();
+            let Content { body, order, at } =
+                content.unwrap_or_else(|| Content { body: Bytes::new(), order: None, at: clock::now() });
             let mut job = Job {
                 endpoint: Arc::clone(endpoint),
                 event: EventId::from_uuid(claim.key.event),
                 partner: claim.partner,
-                order: None,
-                decided_at: event.map_or_else(clock::now, |event| event.timestamp),
-                origin: Origin::Retry { attempts: claim.attempts, lease_end },
+                order,
+                decided_at: at,
+                origin: Origin::Retry { made: claim.made, lease_end },
                 since: Instant::now(),
                 permit: None,
                 body,
             };
-            if event.is_none() {
-                tracing::error!(endpoint.id = %claim.key.endpoint, event.id = %claim.key.event, "event of a delivery is not stored");
+            if !is_stored {
+                tracing::error!(endpoint.id = %claim.key.endpoint, event.id = %claim.key.event, "what a delivery is about is not stored");
                 self.deliverer.give_up(&job, ErrorClass::EventMissing);
                 continue;
             }
@@ -206,7 +261,9 @@ impl Claimer {
             jobs.entry(claim.key.endpoint).or_default().push(job);
         }
         for (endpoint, jobs) in jobs {
-            self.deliverer.retry(endpoint, jobs);
+            if let Some(endpoint) = snapshot.get(endpoint) {
+                self.deliverer.retry(endpoint, jobs);
+            }
         }
     }
 }

@@ -305,7 +305,7 @@ fn undecodable(
 }
 
 /// The root payment that an event is about.
-fn order_of(event: &EventRecord) -> Option<Uuid> {
+pub(crate) fn order_of(event: &EventRecord) -> Option<Uuid> {
     #[derive(Deserialize)]
     struct Data {
         payment: Option<Payment>,

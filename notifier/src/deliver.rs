@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use domain::endpoint_url::Refusal;
 use domain::ids::EventId;
 use domain::time::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -15,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::attempt::{ATTEMPT_TIMEOUT, Attempt, ErrorClass, Failure, Sender};
-use crate::endpoints::Endpoint;
+use crate::attempt::{ATTEMPT_TIMEOUT, Attempt, ErrorClass, Sender};
+use crate::endpoints::{Endpoint, Endpoints};
 use crate::lanes::{Admission, End, Lanes, Limits, Next, Queued};
 use crate::recorder::{AttemptResult, Record, Standing};
 use crate::store::DeliveryKey;
@@ -38,7 +39,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 pub struct Job {
     /// Where to.
     pub endpoint: Arc<Endpoint>,
-    /// Which event.
+    /// Which event or notice.
     pub event: EventId,
     /// Whose.
     pub partner: Uuid,
@@ -63,8 +64,8 @@ pub enum Origin {
     First,
     /// From MySQL, under a lease.
     Retry {
-        /// Attempts recorded so far.
-        attempts: u8,
+        /// Attempts since it was last asked for.
+        made: u8,
         /// Until when it is ours.
         lease_end: Timestamp,
     },
@@ -90,7 +91,7 @@ impl Job {
 
 impl Queued for Job {
     fn order(&self) -> Option<Uuid> {
-        self.order.filter(|_| self.is_first())
+        self.order.filter(|_| matches!(self.origin, Origin::First | Origin::Retry { made: 0, .. }))
     }
 
     fn is_first(&self) -> bool {
@@ -105,6 +106,7 @@ impl Queued for Job {
 /// Runs deliveries.
 pub struct Deliverer {
     sender: Sender,
+    endpoints: Arc<Endpoints>,
     lanes: Mutex<Lanes<Job>>,
     records: mpsc::UnboundedSender<Record>,
     tasks: TaskTracker,
@@ -112,8 +114,13 @@ pub struct Deliverer {
 
 impl Deliverer {
     /// Nothing under way yet.
-    pub fn new(sender: Sender, limits: Limits, records: mpsc::UnboundedSender<Record>) -> Self {
-        Self { sender, lanes: Mutex::new(Lanes::new(limits)), records, tasks: TaskTracker::new() }
+    pub fn new(
+        sender: Sender,
+        endpoints: Arc<Endpoints>,
+        limits: Limits,
+        records: mpsc::UnboundedSender<Record>,
+    ) -> Self {
+        Self { sender, endpoints, lanes: Mutex::new(Lanes::new(limits)), records, tasks: TaskTracker::new() }
     }
 
     /// The lanes, for a moment.
@@ -126,7 +133,7 @@ impl Deliverer {
         if !job.endpoint.is_open() {
             return self.spill(job, RELEASE_WAIT);
         }
-        let admission = self.lanes().admit(job.endpoint.id, job, Instant::now());
+        let admission = self.lanes().admit(job.endpoint.terms(), job, Instant::now());
         match admission {
             Admission::Start(job) => self.start(job),
             Admission::Waits => {}
@@ -135,8 +142,8 @@ impl Deliverer {
     }
 
     /// Claimed retries of one endpoint.
-    pub fn retry(self: &Arc<Self>, endpoint: Uuid, jobs: Vec<Job>) {
-        let next = self.lanes().admit_retries(endpoint, jobs, Instant::now());
+    pub fn retry(self: &Arc<Self>, endpoint: &Endpoint, jobs: Vec<Job>) {
+        let next = self.lanes().admit_retries(endpoint.terms(), jobs, Instant::now());
         self.go_on(next);
     }
 
@@ -147,12 +154,7 @@ impl Deliverer {
 
     /// A delivery that can never be made.
     pub fn give_up(&self, job: &Job, class: ErrorClass) {
-        let attempt = Attempt {
-            started_at: clock::now(),
-            duration: Duration::ZERO,
-            status: None,
-            failure: Some(Failure::of(class)),
-        };
+        let attempt = Attempt::unmade(class);
         metrics::attempted(&attempt);
         self.send(job.record(Standing::Dead, Some(result_of(attempt)), false));
     }
@@ -221,12 +223,21 @@ impl Deliverer {
 
     /// One attempt with everything around it.
     async fn run(&self, mut job: Job) -> Next<Job> {
+        // It may have waited: what holds now is the endpoint as it is now.
+        if let Some(fresh) = self.endpoints.snapshot().get(job.endpoint.id) {
+            job.endpoint = Arc::clone(fresh);
+        }
         let endpoint = Arc::clone(&job.endpoint);
+        let order = job.order();
         if let Origin::Retry { lease_end, .. } = job.origin
             && clock::after(clock::now(), ATTEMPT_TIMEOUT + LEASE_MARGIN) > lease_end
         {
             // It waited too long for its turn; somebody may claim it when the lease ends.
-            return self.lanes().cancel(endpoint.id, Instant::now());
+            return self.lanes().cancel(endpoint.id, order, Instant::now());
+        }
+        if !endpoint.is_open() {
+            self.spill(job, RELEASE_WAIT);
+            return self.lanes().cancel(endpoint.id, order, Instant::now());
         }
         let id = job.event.to_string();
         let mut attempt = std::pin::pin!(self.sender.attempt(&endpoint, &id, job.body.clone()));
@@ -244,7 +255,7 @@ impl Deliverer {
 
     /// The attempt takes long: its endpoint is slow, and a first try is stored as leased.
     fn park(&self, job: &mut Job) {
-        let next = self.lanes().slow(job.endpoint.id, Instant::now());
+        let next = self.lanes().slow(job.endpoint.id);
         let wait = next.wait;
         for job in next.spill {
             self.spill(job, wait);
@@ -262,9 +273,9 @@ impl Deliverer {
         let first = job.is_first() && !was_slow;
         let made = match job.origin {
             Origin::First => 1,
-            Origin::Retry { attempts, .. } => attempts.saturating_add(1),
+            Origin::Retry { made, .. } => made.saturating_add(1),
         };
-        let succeeded = attempt.failure.is_none();
+        let (succeeded, took) = (attempt.failure.is_none(), attempt.duration);
         if succeeded && job.is_first() {
             let latency_us = clock::now().micros().saturating_sub(job.decided_at.micros()).max(0);
             metrics::record("wired_notifier_delivery_latency_seconds", latency_us as f64 / 1e6);
@@ -275,7 +286,7 @@ impl Deliverer {
         let mut record = job.record(standing, Some(result_of(attempt)), first);
         record.permit = permit;
         self.send(record);
-        let end = End { succeeded, was_slow };
+        let end = End { succeeded, was_slow, took };
         self.lanes().finish(job.endpoint.id, order, end, Instant::now())
     }
 
@@ -310,18 +321,19 @@ fn standing_after(made: u8, attempt: &Attempt) -> Standing {
 }
 
 fn result_of(attempt: Attempt) -> AttemptResult {
-    let gone = attempt.status == Some(410);
-    let (class, excerpt) = match attempt.failure {
-        Some(Failure { class, excerpt, .. }) => (Some(class), excerpt),
-        None => (None, None),
-    };
+    let (class, status) = (attempt.class(), attempt.status());
+    let succeeded = attempt.failure.is_none();
+    let (excerpt, refused_by) =
+        attempt.failure.map_or((None, None), |failure| (failure.excerpt, failure.refused_by));
     AttemptResult {
         started_at: attempt.started_at,
         duration_us: u32::try_from(attempt.duration.as_micros()).unwrap_or(u32::MAX),
-        status_code: attempt.status,
+        status_code: status,
+        succeeded,
         error_class: class.map(ErrorClass::as_str),
         excerpt,
-        gone,
+        refused_by: refused_by.map(Refusal::as_str),
+        gone: status == Some(410),
         ours: class.is_some_and(ErrorClass::is_ours),
     }
 }

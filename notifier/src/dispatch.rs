@@ -1,7 +1,7 @@
 //! Fans events out: which endpoints get them, which deliveries are done or under way already, and the rest to the
 //! lanes. One task, so that only here first tries begin.
 //!
-//! Per batch one round trip to MySQL: what is recorded, and whether there are new endpoints. While MySQL is away
+//! Per batch one round trip to MySQL: what is recorded, and whether there are new or changed endpoints. While MySQL is away
 //! nothing new is sent, since nothing could be known or recorded of it; it is asked again with growing pauses.
 
 use std::collections::{HashMap, HashSet};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use domain::event::EventRecord;
+use domain::time::Timestamp;
 use runtime::health::Component;
 use sqlx::MySqlPool;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -26,8 +27,6 @@ use crate::store::{DeliveryKey, deliveries};
 /// Waits between tries while MySQL is away.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
-/// By how much the clock of who creates an endpoint, and its commit, may be behind the newest endpoint known here.
-const CREATION_SKEW_MICROS: i64 = 10_000_000;
 /// An endpoint gets no events from before its creation; the clocks that stamped the two may differ by so much.
 const CLOCK_SKEW_MICROS: i64 = 5 * 60 * 1_000_000;
 
@@ -101,11 +100,12 @@ impl Dispatcher {
         let recorded = loop {
             let keys = keys_of(&batch, &candidates);
             let (recorded, recent) = self.recorded(&keys, &snapshot).await;
-            if recent.iter().all(|endpoint| snapshot.get(*endpoint).is_some()) {
+            if snapshot.knows(&recent) {
                 break recorded;
             }
             self.refresh().await;
             snapshot = self.endpoints.snapshot();
+            candidates.retain_mut(|candidate| renew(&batch, candidate, &snapshot));
             // Joining twice would hold the offset twice for one delivery, so only what is new is added.
             let known: HashSet<DeliveryKey> = keys.into_iter().collect();
             for candidate in fan_out(&batch, &snapshot) {
@@ -174,9 +174,12 @@ impl Dispatcher {
         memory.acquire_many_owned(kibibytes(bytes)).await.ok()
     }
 
-    async fn recorded(&self, keys: &[DeliveryKey], snapshot: &Snapshot) -> (HashSet<DeliveryKey>, Vec<Uuid>) {
-        let since = snapshot.newest().map(|newest| newest.plus_micros(-CREATION_SKEW_MICROS));
-        self.insistently(|| deliveries::recorded(&self.pool, keys, since)).await
+    async fn recorded(
+        &self,
+        keys: &[DeliveryKey],
+        snapshot: &Snapshot,
+    ) -> (HashSet<DeliveryKey>, Vec<(Uuid, Timestamp)>) {
+        self.insistently(|| deliveries::recorded(&self.pool, keys, snapshot.newest())).await
     }
 
     async fn refresh(&self) {
@@ -213,6 +216,14 @@ fn fan_out(batch: &[Consumed], snapshot: &Snapshot) -> Vec<Candidate> {
         candidates.extend(wanting.map(|endpoint| Candidate { event, endpoint: Arc::clone(endpoint) }));
     }
     candidates
+}
+
+/// Takes the endpoint as it is now; `false` when it does not want the event any more.
+fn renew(batch: &[Consumed], candidate: &mut Candidate, snapshot: &Snapshot) -> bool {
+    let Some(consumed) = batch.get(candidate.event) else { return false };
+    let Some(endpoint) = snapshot.get(candidate.endpoint.id) else { return false };
+    candidate.endpoint = Arc::clone(endpoint);
+    is_wanted(&consumed.event, endpoint)
 }
 
 fn key_of(batch: &[Consumed], candidate: &Candidate) -> DeliveryKey {

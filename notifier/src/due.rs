@@ -17,10 +17,15 @@ pub struct DueBoard {
 impl DueBoard {
     /// A delivery of the endpoint is due at `at`.
     pub fn add(&self, endpoint: Uuid, at: Timestamp) {
+        self.put_back(endpoint, at);
+        self.earlier.notify_one();
+    }
+
+    /// What was taken is looked at again at `at`; nobody is woken for it.
+    pub fn put_back(&self, endpoint: Uuid, at: Timestamp) {
         self.with(|due| {
             due.entry(endpoint).and_modify(|known| *known = at.min(*known)).or_insert(at);
         });
-        self.earlier.notify_one();
     }
 
     /// Takes what is due by `now`.

@@ -1,17 +1,23 @@
 //! Which delivery may start now: one lane per endpoint, with a budget, a circuit and a short queue.
 //!
 //! Pure: no I/O; time is an argument. What it decides:
-//! - An endpoint has at most its **window** of requests under way. The window grows by one with each quick success
-//!   and is halved by each failure, so that a stranger cannot take many slots before it is known.
+//! - An endpoint has at most its **window** of requests under way. The window grows while its latency holds and is
+//!   halved by each failure, so that a stranger cannot take many slots before it is known.
+//! - A **partner** holds, over all its endpoints, no more slots than are free (the dynamic threshold of switches'
+//!   shared buffers): alone at most half, with n - 1 others that want as much one part in n + 1, so that whoever comes
+//!   finds slots free. The same holds for claimed retries that wait in memory.
+//! - An endpoint's own **rate** is kept: what is over it is spilled, one interval after the other.
 //! - Endpoints that failed or were slow (**suspect**) have together only a share of all slots, and so have those
 //!   that have not answered yet (**unproven**): bad endpoints cannot take the slots of good ones.
 //! - What a proven endpoint cannot take at once waits here, briefly; anything else is **spilled**: the caller puts it
 //!   into the database, from where it comes back as a retry when there is room.
-//! - Events of one payment keep their order while they are in their first try: a later one waits for the earlier.
+//! - Events of one payment keep their order while they are in their first try (after a replay: in the first one
+//!   since): a later one waits for the earlier.
 //!
 //! Invariant: a lane in which something waits has something under way, whose end takes the next one.
 
 use std::collections::HashMap;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
@@ -21,27 +27,41 @@ use crate::circuit::{PAUSE_MIN, Permit};
 mod lane;
 #[cfg(test)]
 mod tests;
+mod throttle;
+mod window;
 
-use lane::{Lane, Standing};
+use lane::{Chained, Lane, Standing};
+#[cfg(test)]
+use window::WINDOW_START;
 
 /// First tries that may wait in one lane.
 const WAITING_MAX: usize = 1_024;
 /// Claimed retries that may wait in one lane, under their leases.
 const RETRIES_MAX: usize = 256;
+/// Claimed retries that may wait in all lanes, as a multiple of the slots.
+const RETRIES_PER_SLOT: usize = 4;
 /// A lane whose requests have brought nothing back for so long lets nothing wait.
 const STALL: Duration = Duration::from_millis(200);
-/// The window of an endpoint that has not answered yet, and the most that a suspect one has.
-const WINDOW_START: usize = 8;
-const WINDOW_MIN: usize = 2;
 
 /// What is delivered, as far as lanes need to know.
 pub trait Queued {
-    /// First tries with the same key keep their order.
+    /// Deliveries with the same key keep their order.
     fn order(&self) -> Option<Uuid>;
     /// Whether it is a first try.
     fn is_first(&self) -> bool;
     /// Since when it waits.
     fn since(&self) -> Instant;
+}
+
+/// Whose requests they are, and how many its owner wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// The endpoint: one lane each.
+    pub endpoint: Uuid,
+    /// Whose it is.
+    pub partner: Uuid,
+    /// Deliveries in a second, at most.
+    pub rate: Option<NonZeroU32>,
 }
 
 /// How many requests may be under way.
@@ -98,102 +118,150 @@ pub struct Census {
     pub circuits_open: usize,
 }
 
+/// What a partner holds over all its endpoints.
+#[derive(Debug, Default)]
+struct Held {
+    in_flight: usize,
+    retries: usize,
+}
+
 /// All lanes.
 #[derive(Debug)]
 pub struct Lanes<J> {
     limits: Limits,
     lanes: HashMap<Uuid, Lane<J>>,
+    /// Partners that hold something.
+    partners: HashMap<Uuid, Held>,
     in_flight: usize,
     suspect: usize,
     unproven: usize,
+    /// Claimed retries that wait.
+    retries: usize,
 }
 
 impl<J: Queued> Lanes<J> {
     /// No lanes yet.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, lanes: HashMap::new(), in_flight: 0, suspect: 0, unproven: 0 }
+        Self {
+            limits,
+            lanes: HashMap::new(),
+            partners: HashMap::new(),
+            in_flight: 0,
+            suspect: 0,
+            unproven: 0,
+            retries: 0,
+        }
     }
 
     /// A first try.
-    pub fn admit(&mut self, endpoint: Uuid, job: J, now: Instant) -> Admission<J> {
-        let standing = self.lane(endpoint, now).standing;
-        let slots = self.slots_left(standing);
-        let lane = self.lane(endpoint, now);
+    pub fn admit(&mut self, terms: Terms, job: J, now: Instant) -> Admission<J> {
+        let slots = self.slots_left(terms, now);
+        let lane = self.lane(terms, now);
         let circuit = lane.circuit.permit(now);
         if let Permit::Open(until) = circuit {
             return Admission::Spill(job, until.saturating_duration_since(now));
         }
         let may_wait = lane.may_wait(now);
-        if let Some(key) = job.order()
-            && let Some(behind) = lane.chains.get_mut(&key)
-        {
-            if !may_wait {
-                return Admission::Spill(job, Duration::ZERO);
+        let job = match lane.chain(job, may_wait) {
+            Chained::Free(job) => job,
+            Chained::Waits => {
+                lane.throttle.take(now);
+                return Admission::Waits;
             }
-            behind.push_back(job);
-            lane.chained += 1;
-            return Admission::Waits;
+            Chained::Refused(job) => return Admission::Spill(job, Duration::ZERO),
+        };
+        if let Some(wait) = lane.throttle.plan(now) {
+            return Admission::Spill(job, wait);
         }
         if circuit == Permit::Probe {
             if slots == 0 {
                 return Admission::Spill(job, PAUSE_MIN);
             }
             lane.circuit.probe();
-        } else if slots == 0 || lane.in_flight >= lane.window {
+        } else if slots == 0 || lane.in_flight >= lane.window.size() {
             // What waits must have something under way that will call for it.
             if may_wait && lane.in_flight > 0 {
                 lane.enter_chain(&job);
+                lane.throttle.take(now);
                 lane.waiting.push_back(job);
                 return Admission::Waits;
             }
             return Admission::Spill(job, Duration::ZERO);
         }
         lane.enter_chain(&job);
-        self.occupy(endpoint, now);
+        lane.throttle.take(now);
+        self.occupy(terms.endpoint, now);
         Admission::Start(job)
     }
 
-    /// How many retries may be claimed for an endpoint now.
-    pub fn room(&mut self, endpoint: Uuid, now: Instant) -> usize {
-        let standing = self.lane(endpoint, now).standing;
-        let slots = self.slots_left(standing);
-        let lane = self.lane(endpoint, now);
-        let free = slots.min(lane.window.saturating_sub(lane.in_flight));
-        match (lane.circuit.permit(now), standing) {
+    /// How many retries may be claimed for an endpoint now, or how long to wait before asking again; zero stands for
+    /// until something ends.
+    pub fn room(&mut self, terms: Terms, now: Instant) -> Result<NonZeroUsize, Duration> {
+        let slots = self.slots_left(terms, now);
+        let queue = self.retries_left(terms.partner);
+        let lane = self.lane(terms, now);
+        let wait = match lane.circuit.permit(now) {
+            Permit::Open(until) => until.saturating_duration_since(now),
+            Permit::Closed | Permit::Probe => lane.throttle.wait(now),
+        };
+        if wait > Duration::ZERO {
+            return Err(wait);
+        }
+        let free = slots.min(lane.window.size().saturating_sub(lane.in_flight));
+        let room = match (lane.circuit.permit(now), lane.standing) {
             (Permit::Open(_), _) => 0,
             (Permit::Probe, _) => slots.min(1),
             (Permit::Closed, Standing::Proven) if free > 0 || lane.may_wait(now) => {
-                free + RETRIES_MAX.saturating_sub(lane.retries.len())
+                free + queue.min(RETRIES_MAX.saturating_sub(lane.retries.len()))
             }
             (Permit::Closed, _) => free,
-        }
+        };
+        NonZeroUsize::new(room.min(lane.throttle.room(now))).ok_or(Duration::ZERO)
     }
 
     /// Claimed retries. What finds no room any more is spilled.
-    pub fn admit_retries(&mut self, endpoint: Uuid, jobs: Vec<J>, now: Instant) -> Next<J> {
+    pub fn admit_retries(&mut self, terms: Terms, jobs: Vec<J>, now: Instant) -> Next<J> {
         let mut next = Next::nothing();
         for job in jobs {
-            let standing = self.lane(endpoint, now).standing;
-            let slots = self.slots_left(standing);
-            let lane = self.lane(endpoint, now);
+            let slots = self.slots_left(terms, now);
+            let queue = self.retries_left(terms.partner);
+            let lane = self.lane(terms, now);
             let window = match lane.circuit.permit(now) {
-                Permit::Closed => lane.window,
+                Permit::Closed => lane.window.size(),
                 Permit::Probe => lane.in_flight + 1,
                 Permit::Open(until) => {
                     next.wait = until.saturating_duration_since(now);
                     0
                 }
             };
+            let may_queue = window > 0
+                && lane.standing == Standing::Proven
+                && lane.in_flight > 0
+                && queue > 0
+                && lane.retries.len() + lane.chained < RETRIES_MAX;
+            let job = match lane.chain(job, may_queue) {
+                Chained::Free(job) => job,
+                Chained::Waits => {
+                    lane.throttle.take(now);
+                    continue;
+                }
+                Chained::Refused(job) => {
+                    next.spill.push(job);
+                    continue;
+                }
+            };
             if slots > 0 && lane.in_flight < window {
                 lane.circuit.probe();
-                self.occupy(endpoint, now);
+                lane.enter_chain(&job);
+                lane.throttle.take(now);
+                self.occupy(terms.endpoint, now);
                 next.start.push(job);
-            } else if window > 0
-                && standing == Standing::Proven
-                && lane.in_flight > 0
-                && lane.retries.len() < RETRIES_MAX
-            {
+            } else if may_queue {
+                lane.enter_chain(&job);
+                lane.throttle.take(now);
                 lane.retries.push_back(job);
+                self.retries += 1;
+                self.partners.entry(terms.partner).or_default().retries += 1;
             } else {
                 next.spill.push(job);
             }
@@ -202,60 +270,78 @@ impl<J: Queued> Lanes<J> {
     }
 
     /// A request has been under way for too long to wait for it: its endpoint is suspect from now on.
-    pub fn slow(&mut self, endpoint: Uuid, now: Instant) -> Next<J> {
-        let lane = self.lane(endpoint, now);
+    pub fn slow(&mut self, endpoint: Uuid) -> Next<J> {
+        let Some(lane) = self.lanes.get_mut(&endpoint) else { return Next::nothing() };
         lane.slow += 1;
-        let spill = lane.evict();
-        self.rank(endpoint, Standing::Suspect, now);
+        let spill = self.evict(endpoint);
+        self.rank(endpoint, Standing::Suspect);
         Next { start: Vec::new(), spill, wait: Duration::ZERO }
     }
 
-    /// A request ended. `order` is the key of a first try, so that the one behind it goes next.
+    /// A request ended. `order` is the key of an ordered delivery, so that the one behind it goes next.
     pub fn finish(&mut self, endpoint: Uuid, order: Option<Uuid>, end: End, now: Instant) -> Next<J> {
         let limit = self.limits.endpoint;
-        self.vacate(endpoint, now);
-        let lane = self.lane(endpoint, now);
+        let Some(lane) = self.lanes.get_mut(&endpoint) else { return Next::nothing() };
+        let in_flight = lane.in_flight;
         lane.last_end = now;
         if end.was_slow {
             lane.slow = lane.slow.saturating_sub(1);
         }
+        let mut standing = lane.standing;
         if end.succeeded {
             lane.circuit.succeeded();
             if lane.slow == 0 && !end.was_slow {
-                lane.window = (lane.window + 1).min(limit);
-                self.rank(endpoint, Standing::Proven, now);
+                lane.window.succeeded(end.took, in_flight, limit);
+                standing = Standing::Proven;
             }
         } else {
             lane.circuit.failed(now);
-            lane.window = (lane.window / 2).max(WINDOW_MIN);
-            self.rank(endpoint, Standing::Suspect, now);
+            lane.window.failed();
+            standing = Standing::Suspect;
         }
-        let lane = self.lane(endpoint, now);
         if let Some(key) = order {
             lane.leave_chain(key);
         }
-        let (spill, wait) = match lane.circuit.permit(now) {
-            Permit::Open(until) => (lane.evict(), until.saturating_duration_since(now)),
-            Permit::Closed | Permit::Probe if lane.standing != Standing::Proven => {
-                (lane.evict(), Duration::ZERO)
+        let circuit = lane.circuit.permit(now);
+        self.vacate(endpoint);
+        self.rank(endpoint, standing);
+        let (spill, wait) = match circuit {
+            Permit::Open(until) => (self.evict(endpoint), until.saturating_duration_since(now)),
+            Permit::Closed | Permit::Probe if standing != Standing::Proven => {
+                (self.evict(endpoint), Duration::ZERO)
             }
             Permit::Closed | Permit::Probe => (Vec::new(), Duration::ZERO),
         };
         let start = self.start_waiting(endpoint, now);
-        // Nothing may be left waiting for an end that never comes.
-        let lane = self.lane(endpoint, now);
-        let mut next = Next { start, spill, wait };
-        if lane.in_flight == 0 {
-            next.spill.extend(lane.evict());
+        self.without_orphans(endpoint, Next { start, spill, wait })
+    }
+
+    /// What was started is not made after all.
+    pub fn cancel(&mut self, endpoint: Uuid, order: Option<Uuid>, now: Instant) -> Next<J> {
+        let Some(lane) = self.lanes.get_mut(&endpoint) else { return Next::nothing() };
+        if let Some(key) = order {
+            lane.leave_chain(key);
+        }
+        self.vacate(endpoint);
+        let start = self.start_waiting(endpoint, now);
+        self.without_orphans(endpoint, Next { start, ..Next::nothing() })
+    }
+
+    /// Nothing may be left waiting for an end that never comes.
+    fn without_orphans(&mut self, endpoint: Uuid, mut next: Next<J>) -> Next<J> {
+        if self.lanes.get(&endpoint).is_some_and(|lane| lane.in_flight == 0) {
+            next.spill.extend(self.evict(endpoint));
         }
         next
     }
 
-    /// What was started is not made after all.
-    pub fn cancel(&mut self, endpoint: Uuid, now: Instant) -> Next<J> {
-        self.vacate(endpoint, now);
-        let start = self.start_waiting(endpoint, now);
-        Next { start, ..Next::nothing() }
+    /// Takes out everything that waits in a lane.
+    fn evict(&mut self, endpoint: Uuid) -> Vec<J> {
+        let Some(lane) = self.lanes.get_mut(&endpoint) else { return Vec::new() };
+        let (partner, queued) = (lane.partner, lane.retries.len());
+        let evicted = lane.evict();
+        self.unqueue(partner, queued);
+        evicted
     }
 
     /// Takes out what has waited since before `before`; the caller stores it.
@@ -271,7 +357,8 @@ impl<J: Queued> Lanes<J> {
 
     /// Takes out everything that waits.
     pub fn drain(&mut self) -> Vec<J> {
-        self.lanes.values_mut().flat_map(Lane::evict).collect()
+        let endpoints: Vec<Uuid> = self.lanes.keys().copied().collect();
+        endpoints.into_iter().flat_map(|endpoint| self.evict(endpoint)).collect()
     }
 
     /// Forgets lanes of endpoints that are gone and have nothing under way.
@@ -293,26 +380,38 @@ impl<J: Queued> Lanes<J> {
     fn start_waiting(&mut self, endpoint: Uuid, now: Instant) -> Vec<J> {
         let mut start = Vec::new();
         loop {
-            let standing = self.lane(endpoint, now).standing;
+            let Some(lane) = self.lanes.get(&endpoint) else { return start };
+            let (partner, idle) = (lane.partner, lane.in_flight == 0);
             // What waits in a lane that has nothing under way is started whatever the total: nobody else would.
-            let slots = self.slots_left(standing);
-            let lane = self.lane(endpoint, now);
-            if lane.in_flight >= lane.window || (slots == 0 && lane.in_flight > 0) {
+            let slots = self.slots_of(lane.standing, partner);
+            if lane.in_flight >= lane.window.size() || (slots == 0 && !idle) {
                 return start;
             }
+            let Some(lane) = self.lanes.get_mut(&endpoint) else { return start };
+            let queued = lane.retries.len();
             let Some(job) = lane.pop() else { return start };
+            let taken = queued - lane.retries.len();
+            self.unqueue(partner, taken);
             self.occupy(endpoint, now);
             start.push(job);
         }
     }
 
-    fn lane(&mut self, endpoint: Uuid, now: Instant) -> &mut Lane<J> {
-        let window = WINDOW_START.min(self.limits.endpoint);
-        self.lanes.entry(endpoint).or_insert_with(|| Lane::new(window, now))
+    fn lane(&mut self, terms: Terms, now: Instant) -> &mut Lane<J> {
+        let limit = self.limits.endpoint;
+        let lane = self.lanes.entry(terms.endpoint).or_insert_with(|| Lane::new(terms.partner, limit, now));
+        lane.throttle.set(terms.rate);
+        lane
     }
 
-    fn slots_left(&self, standing: Standing) -> usize {
-        let total = self.limits.total.saturating_sub(self.in_flight);
+    fn slots_left(&mut self, terms: Terms, now: Instant) -> usize {
+        let standing = self.lane(terms, now).standing;
+        self.slots_of(standing, terms.partner)
+    }
+
+    fn slots_of(&self, standing: Standing, partner: Uuid) -> usize {
+        let held = self.partners.get(&partner).map_or(0, |held| held.in_flight);
+        let total = allowance(self.limits.total.saturating_sub(self.in_flight), held);
         match standing {
             Standing::Proven => total,
             Standing::Suspect => total.min(self.limits.share.saturating_sub(self.suspect)),
@@ -325,36 +424,57 @@ impl<J: Queued> Lanes<J> {
         }
     }
 
+    fn retries_left(&self, partner: Uuid) -> usize {
+        let held = self.partners.get(&partner).map_or(0, |held| held.retries);
+        allowance((self.limits.total * RETRIES_PER_SLOT).saturating_sub(self.retries), held)
+    }
+
     fn occupy(&mut self, endpoint: Uuid, now: Instant) {
-        let lane = self.lane(endpoint, now);
+        let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
         if lane.in_flight == 0 {
             lane.last_end = now;
         }
         lane.in_flight += 1;
-        let standing = lane.standing;
+        let (standing, partner) = (lane.standing, lane.partner);
         self.in_flight += 1;
+        self.partners.entry(partner).or_default().in_flight += 1;
         if let Some(group) = self.group(standing) {
             *group += 1;
         }
     }
 
-    fn vacate(&mut self, endpoint: Uuid, now: Instant) {
-        let lane = self.lane(endpoint, now);
+    fn vacate(&mut self, endpoint: Uuid) {
+        let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
         lane.in_flight = lane.in_flight.saturating_sub(1);
-        let standing = lane.standing;
+        let (standing, partner) = (lane.standing, lane.partner);
         self.in_flight = self.in_flight.saturating_sub(1);
+        self.give_back(partner, |held| held.in_flight = held.in_flight.saturating_sub(1));
         if let Some(group) = self.group(standing) {
             *group = group.saturating_sub(1);
         }
     }
 
+    fn unqueue(&mut self, partner: Uuid, retries: usize) {
+        self.retries = self.retries.saturating_sub(retries);
+        self.give_back(partner, |held| held.retries = held.retries.saturating_sub(retries));
+    }
+
+    fn give_back(&mut self, partner: Uuid, change: impl FnOnce(&mut Held)) {
+        if let Some(held) = self.partners.get_mut(&partner) {
+            change(held);
+            if held.in_flight == 0 && held.retries == 0 {
+                self.partners.remove(&partner);
+            }
+        }
+    }
+
     /// Changes a lane's standing and moves what it has under way to the other group.
-    fn rank(&mut self, endpoint: Uuid, standing: Standing, now: Instant) {
-        let lane = self.lane(endpoint, now);
+    fn rank(&mut self, endpoint: Uuid, standing: Standing) {
+        let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
         let (before, moved) = (lane.standing, lane.in_flight);
         lane.standing = standing;
         if standing == Standing::Suspect {
-            lane.window = lane.window.min(WINDOW_START);
+            lane.window.suspect();
         }
         if let Some(group) = self.group(before) {
             *group = group.saturating_sub(moved);
@@ -373,6 +493,12 @@ impl<J: Queued> Lanes<J> {
     }
 }
 
+/// How many more a partner that holds `held` may take of those that are free, so that it never holds more than are
+/// left free.
+const fn allowance(free: usize, held: usize) -> usize {
+    free.saturating_sub(held).div_ceil(2)
+}
+
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct End {
@@ -380,4 +506,6 @@ pub struct End {
     pub succeeded: bool,
     /// [`Lanes::slow`] was called for it.
     pub was_slow: bool,
+    /// How long it took.
+    pub took: Duration,
 }

@@ -58,10 +58,14 @@ pub struct AttemptResult {
     pub duration_us: u32,
     /// The status of the answer.
     pub status_code: Option<u16>,
-    /// Why it failed; `None` for a success.
+    /// The receiver accepted the event.
+    pub succeeded: bool,
+    /// Why it failed, or what was odd about a success.
     pub error_class: Option<&'static str>,
     /// The beginning of a failure's body.
     pub excerpt: Option<Vec<u8>>,
+    /// The rule by which the guard refused.
+    pub refused_by: Option<&'static str>,
     /// The receiver said that the endpoint is gone for good.
     pub gone: bool,
     /// It failed before it reached the endpoint, which must not be blamed.
@@ -235,7 +239,7 @@ impl Recorder {
             let endpoint = record.key.endpoint;
             let Some(known) = snapshot.get(endpoint) else { continue };
             let failing = self.failing.entry(endpoint).or_insert(known.failing_since);
-            if attempt.error_class.is_none() {
+            if attempt.succeeded {
                 if failing.take().is_some() {
                     changes.push((endpoint, Change::Recovered));
                 }
@@ -350,6 +354,7 @@ fn attempt_row(record: &Record, number: u8) -> Option<AttemptRow> {
         status_code: attempt.status_code,
         error_class: attempt.error_class,
         excerpt: attempt.excerpt.clone(),
+        refused_by: attempt.refused_by,
     })
 }
 

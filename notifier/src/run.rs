@@ -92,7 +92,7 @@ pub async fn run_with_lookup(
         Arc::new(Endpoints::new(look_up.clone(), keys, config.loopback(), health.component("endpoints")));
     let mysql = health.component("mysql");
     let (records, recorded) = mpsc::unbounded_channel();
-    let deliverer = Arc::new(Deliverer::new(sender, limits, records));
+    let deliverer = Arc::new(Deliverer::new(sender, Arc::clone(&endpoints), limits, records));
     let (batches, dispatched) = mpsc::channel(consumer::BATCHES_MAX);
     let (gaps, asked) = mpsc::unbounded_channel();
     let (filled, filled_receiver) = std::sync::mpsc::channel();

@@ -1,10 +1,12 @@
-//! One endpoint's lane: its window, circuit and queues.
+//! One endpoint's lane: its window, rate, circuit and queues.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use uuid::Uuid;
 
+use super::throttle::Throttle;
+use super::window::Window;
 use super::{Queued, STALL, WAITING_MAX};
 use crate::circuit::Circuit;
 
@@ -19,11 +21,23 @@ pub(super) enum Standing {
     Suspect,
 }
 
+/// What [`Lane::chain`] made of a delivery.
+pub(super) enum Chained<J> {
+    /// No other of its payment is before it.
+    Free(J),
+    /// It waits.
+    Waits,
+    /// There is one before it, and it may not wait.
+    Refused(J),
+}
+
 #[derive(Debug)]
 pub(super) struct Lane<J> {
     pub(super) standing: Standing,
     pub(super) circuit: Circuit,
-    pub(super) window: usize,
+    pub(super) window: Window,
+    pub(super) throttle: Throttle,
+    pub(super) partner: Uuid,
     pub(super) in_flight: usize,
     /// Requests under way that have been called slow.
     pub(super) slow: usize,
@@ -31,7 +45,7 @@ pub(super) struct Lane<J> {
     pub(super) last_end: Instant,
     pub(super) waiting: VecDeque<J>,
     pub(super) retries: VecDeque<J>,
-    /// Per payment with a first try under way or waiting: those behind it.
+    /// Per payment with an ordered delivery under way or waiting: those behind it.
     pub(super) chains: HashMap<Uuid, VecDeque<J>>,
     /// How many stand in `chains`.
     pub(super) chained: usize,
@@ -39,11 +53,13 @@ pub(super) struct Lane<J> {
 }
 
 impl<J: Queued> Lane<J> {
-    pub(super) fn new(window: usize, now: Instant) -> Self {
+    pub(super) fn new(partner: Uuid, limit: usize, now: Instant) -> Self {
         Self {
             standing: Standing::Unproven,
             circuit: Circuit::default(),
-            window,
+            window: Window::new(limit),
+            throttle: Throttle::new(now),
+            partner,
             in_flight: 0,
             slow: 0,
             last_end: now,
@@ -68,7 +84,20 @@ impl<J: Queued> Lane<J> {
         }
     }
 
-    /// The first try of a payment ended: the one behind it may go, before all others.
+    /// Puts a delivery behind the one of the same payment, when there is one and this one may wait.
+    pub(super) fn chain(&mut self, job: J, may_wait: bool) -> Chained<J> {
+        let Some(behind) = job.order().and_then(|key| self.chains.get_mut(&key)) else {
+            return Chained::Free(job);
+        };
+        if !may_wait {
+            return Chained::Refused(job);
+        }
+        behind.push_back(job);
+        self.chained += 1;
+        Chained::Waits
+    }
+
+    /// An ordered delivery of a payment ended: the one behind it may go, before all others.
     pub(super) fn leave_chain(&mut self, key: Uuid) {
         let Some(behind) = self.chains.get_mut(&key) else { return };
         if let Some(job) = behind.pop_front() {
@@ -110,7 +139,13 @@ impl<J: Queued> Lane<J> {
     /// Takes out everything that waits.
     pub(super) fn evict(&mut self) -> Vec<J> {
         let mut out = self.evict_first();
-        out.extend(self.retries.drain(..));
+        for job in self.retries.drain(..) {
+            // What waited has nothing of its payment under way, so nobody would close the chain.
+            if let Some(key) = job.order() {
+                self.chains.remove(&key);
+            }
+            out.push(job);
+        }
         out
     }
 

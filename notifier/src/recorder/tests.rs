@@ -15,8 +15,10 @@ fn record(standing: Standing, attempted: bool) -> Record {
         started_at: at(50),
         duration_us: 7,
         status_code: None,
+        succeeded: standing == Standing::Delivered,
         error_class: (standing != Standing::Delivered).then_some("connect"),
         excerpt: None,
+        refused_by: None,
         gone: false,
         ours: false,
     });

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use domain::event::{EventRecord, EventType};
 use domain::ids::{EventId, PartnerId, event_position};
+use domain::notice::NoticeType;
 use domain::time::Timestamp;
 use runtime::sql::Sql;
 use serde_json::value::RawValue;
@@ -20,8 +21,8 @@ pub struct Claim {
     pub key: DeliveryKey,
     /// Whose event it is.
     pub partner: Uuid,
-    /// How many attempts are recorded.
-    pub attempts: u8,
+    /// Attempts recorded since it was last asked for.
+    pub made: u8,
 }
 
 /// Endpoints asked for in one statement by [`next_due`].
@@ -61,14 +62,15 @@ pub async fn claim(
     let mut sql = Sql::with_capacity(300 * wanted.len());
     for (index, (endpoint, limit)) in wanted.iter().enumerate() {
         sql.text(if index == 0 { "(" } else { " UNION ALL (" });
-        sql.text("SELECT endpoint_id, event_id, partner_id, attempts FROM deliveries FORCE INDEX (deliveries_due) WHERE endpoint_id = ");
+        sql.text("SELECT endpoint_id, event_id, partner_id, attempts, attempts_before FROM deliveries FORCE INDEX (deliveries_due) WHERE endpoint_id = ");
         sql.uuid(*endpoint).text(" AND next_attempt_at <= ").datetime(now.civil());
         sql.text(" ORDER BY next_attempt_at LIMIT ").int(i64::try_from(*limit).unwrap_or(i64::MAX)).text(")");
     }
     let mut claims = Vec::new();
     for row in fetch(&mut connection, sql.as_str(), 1).await? {
         let key = DeliveryKey { endpoint: uuid(&row, 0)?, event: uuid(&row, 1)? };
-        claims.push(Claim { key, partner: uuid(&row, 2)?, attempts: row.try_get(3)? });
+        let (attempts, before): (u8, u8) = (row.try_get(3)?, row.try_get(4)?);
+        claims.push(Claim { key, partner: uuid(&row, 2)?, made: attempts.saturating_sub(before) });
     }
     if claims.is_empty() {
         return Ok(claims);
@@ -123,6 +125,40 @@ pub async fn events(pool: &MySqlPool, claims: &[Claim]) -> Result<HashMap<Uuid, 
         events.insert(event.id.uuid(), event);
     }
     Ok(events)
+}
+
+/// A notice that is delivered as events are.
+#[derive(Debug)]
+pub struct NoticeRow {
+    /// What it tells.
+    pub notice_type: NoticeType,
+    /// When it was caused.
+    pub created_at: Timestamp,
+    /// JSON.
+    pub data: String,
+}
+
+/// The notices among the claims, by delivery.
+pub async fn notices(
+    pool: &MySqlPool,
+    keys: &[DeliveryKey],
+) -> Result<HashMap<DeliveryKey, NoticeRow>, sqlx::Error> {
+    if keys.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let mut connection = pool.acquire().await?;
+    let mut sql = Sql::with_capacity(200 + 80 * keys.len());
+    sql.text("SELECT endpoint_id, id, type, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', created_at), data FROM notices FORCE INDEX (PRIMARY) WHERE (endpoint_id, id) IN (");
+    sql.list(keys, push_key).text(")");
+    let mut notices = HashMap::new();
+    for row in fetch(&mut connection, sql.as_str(), 1).await? {
+        let code: u8 = row.try_get(2)?;
+        let notice_type = NoticeType::from_code(code)
+            .ok_or_else(|| sqlx::Error::Decode(format!("unknown notice type {code}").into()))?;
+        let notice = NoticeRow { notice_type, created_at: instant(&row, 3)?, data: text(&row, 4)? };
+        notices.insert(DeliveryKey { endpoint: uuid(&row, 0)?, event: uuid(&row, 1)? }, notice);
+    }
+    Ok(notices)
 }
 
 /// Selects what [`event`] reads.

@@ -8,6 +8,7 @@ use sqlx::mysql::MySqlConnection;
 use sqlx::{MySqlPool, Row};
 use uuid::Uuid;
 
+use super::endpoints::push_changed;
 use super::{DeliveryKey, Status, execute, fetch, instant, opt_instant, uuid};
 
 /// Rows of one statement: far below `max_allowed_packet` even with an excerpt each.
@@ -47,26 +48,25 @@ pub struct AttemptRow {
     pub duration_us: u32,
     /// The status of the answer.
     pub status_code: Option<u16>,
-    /// Why it failed.
+    /// Why it failed, or what was odd about a success.
     pub error_class: Option<&'static str>,
     /// The beginning of a failure's body.
     pub excerpt: Option<Vec<u8>>,
+    /// The rule by which the guard refused.
+    pub refused_by: Option<&'static str>,
 }
 
-/// Which of the deliveries are recorded, and which endpoints were created at `since` or later.
+/// Which of the deliveries are recorded, and which endpoints were made or changed at `since` or later, and when.
 ///
-/// Both in one round trip, so that an event meets every endpoint that was there before it.
+/// Both in one round trip, so that an event meets every endpoint as it was before it.
 pub async fn recorded(
     pool: &MySqlPool,
     keys: &[DeliveryKey],
     since: Option<Timestamp>,
-) -> Result<(HashSet<DeliveryKey>, Vec<Uuid>), sqlx::Error> {
+) -> Result<(HashSet<DeliveryKey>, Vec<(Uuid, Timestamp)>), sqlx::Error> {
     let mut connection = pool.acquire().await?;
     let mut sql = Sql::with_capacity(200 + 80 * keys.len());
-    sql.text("SELECT id, NULL FROM endpoints");
-    if let Some(since) = since {
-        sql.text(" WHERE created_at >= ").datetime(since.civil());
-    }
+    push_changed(&mut sql, since);
     let mut statements = 1;
     for chunk in keys.chunks(ROWS_MAX) {
         sql.text("; SELECT endpoint_id, event_id FROM deliveries FORCE INDEX (PRIMARY) WHERE (endpoint_id, event_id) IN (");
@@ -75,9 +75,10 @@ pub async fn recorded(
     }
     let (mut found, mut endpoints) = (HashSet::new(), Vec::new());
     for row in fetch(&mut connection, sql.as_str(), statements).await? {
-        match row.try_get::<Option<Vec<u8>>, _>(1)? {
-            None => endpoints.push(uuid(&row, 0)?),
-            Some(_) => {
+        // The results come one after the other; a time stands in the first, an id in the others.
+        match instant(&row, 1) {
+            Ok(changed_at) => endpoints.push((uuid(&row, 0)?, changed_at)),
+            Err(_) => {
                 found.insert(DeliveryKey { endpoint: uuid(&row, 0)?, event: uuid(&row, 1)? });
             }
         }
@@ -195,16 +196,16 @@ fn push_deliveries(sql: &mut Sql, rows: &[DeliveryRow]) {
     });
 }
 
-fn push_attempts(sql: &mut Sql, rows: &[AttemptRow]) {
+pub(super) fn push_attempts(sql: &mut Sql, rows: &[AttemptRow]) {
     sql.text(
         "INSERT INTO attempts (endpoint_id, event_id, attempt, started_at, duration_us, status_code, error_class, \
-         excerpt) VALUES ",
+         excerpt, refused_by) VALUES ",
     );
     sql.list(rows, |sql, row| {
         sql.text("(").uuid(row.key.endpoint).text(",").uuid(row.key.event).text(",").int(row.attempt);
         sql.text(",").datetime(row.started_at.civil()).text(",").int(row.duration_us).text(",");
         sql.opt_int(row.status_code).text(",").opt_string(row.error_class).text(",");
-        sql.opt_bytes(row.excerpt.as_deref()).text(")");
+        sql.opt_bytes(row.excerpt.as_deref()).text(",").opt_string(row.refused_by).text(")");
     });
 }
 

@@ -1,6 +1,7 @@
 //! Reads endpoints, their secrets and how they fare.
 
 use domain::time::Timestamp;
+use runtime::sql::Sql;
 use sqlx::{MySqlPool, Row};
 use uuid::Uuid;
 
@@ -21,8 +22,14 @@ pub struct EndpointRow {
     pub api_version: String,
     /// The sealed ed25519 key.
     pub signing_key_sealed: Option<Vec<u8>>,
+    /// Deliveries in a second, at most.
+    pub rate: Option<u32>,
+    /// Sealed headers of its owner.
+    pub headers_sealed: Option<Vec<u8>>,
     /// When it was created.
     pub created_at: Timestamp,
+    /// When it was changed last.
+    pub changed_at: Timestamp,
     /// Since when every attempt fails.
     pub failing_since: Option<Timestamp>,
     /// Whether it is disabled.
@@ -44,6 +51,29 @@ pub struct SecretRow {
     pub expires_at: Option<Timestamp>,
 }
 
+/// Which endpoints were made or changed at `since` or later, and when.
+pub async fn changed(
+    pool: &MySqlPool,
+    since: Option<Timestamp>,
+) -> Result<Vec<(Uuid, Timestamp)>, sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    let mut sql = Sql::new();
+    push_changed(&mut sql, since);
+    fetch(&mut connection, sql.as_str(), 1)
+        .await?
+        .iter()
+        .map(|row| Ok((uuid(row, 0)?, instant(row, 1)?)))
+        .collect()
+}
+
+/// Selects ids and times of change of the endpoints that [`changed`] gives.
+pub(super) fn push_changed(sql: &mut Sql, since: Option<Timestamp>) {
+    sql.text("SELECT id, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', changed_at) FROM endpoints");
+    if let Some(since) = since {
+        sql.text(" WHERE changed_at >= ").datetime(since.civil());
+    }
+}
+
 /// Everything. Endpoints are few and narrow; the caller bounds how often.
 pub async fn load(pool: &MySqlPool) -> Result<(Vec<EndpointRow>, Vec<SecretRow>), sqlx::Error> {
     let mut connection = pool.acquire().await?;
@@ -52,7 +82,8 @@ pub async fn load(pool: &MySqlPool) -> Result<(Vec<EndpointRow>, Vec<SecretRow>)
         "SELECT e.id, e.partner_id, e.url, e.event_types, e.api_version, e.signing_key_sealed, \
          TIMESTAMPDIFF(MICROSECOND, '1970-01-01', e.created_at), \
          TIMESTAMPDIFF(MICROSECOND, '1970-01-01', s.failing_since), \
-         CAST(s.disabled_at IS NOT NULL AS SIGNED) \
+         CAST(s.disabled_at IS NOT NULL AS SIGNED), e.deliveries_per_second, e.headers_sealed, \
+         TIMESTAMPDIFF(MICROSECOND, '1970-01-01', e.changed_at) \
          FROM endpoints e LEFT JOIN endpoint_states s ON s.endpoint_id = e.id",
         1,
     )
@@ -76,6 +107,9 @@ pub async fn load(pool: &MySqlPool) -> Result<(Vec<EndpointRow>, Vec<SecretRow>)
             created_at: instant(row, 6)?,
             failing_since: opt_instant(row, 7)?,
             disabled: row.try_get::<i64, _>(8)? != 0,
+            rate: row.try_get(9)?,
+            headers_sealed: row.try_get(10)?,
+            changed_at: instant(row, 11)?,
         })
     });
     let secrets = secrets.iter().map(|row| {
