@@ -76,7 +76,7 @@ impl fmt::Display for Role {
 pub const GRANTS: &[(&str, [&str; 5])] = &[
     //                       ingest  processor  notifier  admin-api  verifier
     ("accounts",            ["S",    "SIU",     "",       "S",       "S"]),
-    ("settlement_accounts", ["S",    "SI",      "",       "S",       "S"]),
+    ("settlement_accounts", ["S",    "SIU",     "",       "S",       "S"]),
     ("payments",            ["S",    "SIU",     "",       "S",       "S"]),
     ("changes",             ["S",    "SI",      "",       "S",       "S"]),
     ("entries",             ["S",    "SI",      "",       "S",       "S"]),

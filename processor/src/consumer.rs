@@ -7,7 +7,7 @@
 //! Nothing here waits for the applier on revocation: a record applied late by a former owner is fenced off by the
 //! position in MySQL.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -61,6 +61,18 @@ pub enum Input {
 /// How far partitions are applied, for lag tools.
 pub type Progress = Arc<Mutex<HashMap<PartitionKey, i64>>>;
 
+/// The partitions that this process consumes.
+pub type Owned = Arc<Mutex<BTreeSet<PartitionKey>>>;
+
+/// What the consumer thread shares with others.
+#[derive(Clone, Default)]
+pub struct Shared {
+    /// Written by the applier.
+    pub progress: Progress,
+    /// Written by the consumer.
+    pub owned: Owned,
+}
+
 /// What the consumer thread works with.
 pub struct Consumer {
     consumer: BaseConsumer<Context>,
@@ -84,6 +96,8 @@ pub struct Consumer {
 struct Context {
     /// Partitions that were assigned and are not consumed yet.
     assigned: Mutex<Option<Vec<PartitionKey>>>,
+    /// Partitions that are consumed.
+    owned: Owned,
     prefix: KafkaConfig,
 }
 
@@ -105,6 +119,7 @@ impl ConsumerContext for Context {
             return;
         }
         *assigned = None;
+        self.owned.lock().unwrap_or_else(PoisonError::into_inner).clear();
         metrics::owned(0);
         if let Err(error) = consumer.unassign() {
             tracing::warn!(error = %error, "partitions could not be given back");
@@ -129,12 +144,13 @@ impl Consumer {
         kafka: &KafkaConfig,
         session: Session,
         input: mpsc::Sender<Input>,
-        progress: Progress,
+        shared: Shared,
         zone: TimeZone,
         health: Component,
         shutdown: CancellationToken,
     ) -> Result<Self, ConfigError> {
-        let context = Context { assigned: Mutex::new(None), prefix: kafka.clone() };
+        let Shared { progress, owned } = shared;
+        let context = Context { assigned: Mutex::new(None), owned, prefix: kafka.clone() };
         let consumer: BaseConsumer<Context> = kafka.consumer(GROUP).create_with_context(context)?;
         consumer.subscribe(&[&kafka.topic(PARTNER_COMMANDS.name), &kafka.topic(BANK_COMMANDS.name)])?;
         Ok(Self {
@@ -236,6 +252,8 @@ impl Consumer {
                     self.last_positions_try = None;
                     // A rebalance cannot have come between: callbacks run in this thread's poll.
                     *self.consumer.context().assigned.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                    *self.consumer.context().owned.lock().unwrap_or_else(PoisonError::into_inner) =
+                        positions.iter().map(|position| position.key).collect();
                     for position in positions {
                         self.hand_over(Input::Assigned(position));
                     }

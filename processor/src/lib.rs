@@ -2,7 +2,8 @@
 //!
 //! A record travels `consumer` (reads and decodes, on a thread of its own) → `apply` (one transaction a batch:
 //! `store` loads, `decide` decides, `store` writes) → `announce` (events to the event topic). The three overlap:
-//! while one batch is in MySQL, the next is being decoded and the previous announced.
+//! while one batch is in MySQL, the next is being decoded and the previous announced. `sweep` asks for the end of what
+//! has come to its time, by commands like any other.
 
 pub mod announce;
 pub mod apply;
@@ -13,6 +14,7 @@ pub mod decide;
 pub mod item;
 mod metrics;
 pub mod store;
+mod sweep;
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -25,8 +27,9 @@ use tokio_util::sync::CancellationToken;
 use crate::announce::Announcer;
 use crate::apply::{Applier, Stop};
 pub use crate::config::Config;
-use crate::consumer::{Consumer, Input, Progress};
+use crate::consumer::{Consumer, Input, Progress, Shared};
 use crate::store::session::Session;
+use crate::sweep::Sweeper;
 
 /// How many batches may wait decoded. More only costs memory.
 const BATCHES_AHEAD: usize = 4;
@@ -45,12 +48,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     metrics::describe();
     let batch_max = usize::from(config.batch_max);
     let (sender, mut receiver) = mpsc::channel(BATCHES_AHEAD * batch_max);
-    let progress = Progress::default();
+    let shared = Shared::default();
     let consumer = Consumer::new(
         &config.kafka,
         Session::new(config.mysql.clone()),
         sender,
-        progress.clone(),
+        shared.clone(),
         config.bank_time_zone.clone(),
         health.component("kafka"),
         shutdown.clone(),
@@ -79,6 +82,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         })
         .context("the consumer thread cannot start")?;
 
+    let sweeper =
+        Sweeper::new(&config.kafka, Session::new(config.mysql.clone()), shared.owned, shutdown.clone())?;
+    let sweeping = tokio::spawn(sweeper.run());
+
     applier.idle().await;
     let mut inputs = Vec::with_capacity(batch_max);
     loop {
@@ -90,7 +97,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         }
         if inputs.is_empty() {
             applier.idle().await;
-        } else if let Err(Stop::Shutdown) = apply(&mut applier, &progress, &mut inputs).await {
+        } else if let Err(Stop::Shutdown) = apply(&mut applier, &shared.progress, &mut inputs).await {
             break;
         }
     }
@@ -101,6 +108,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     if tokio::time::timeout(LEAVE_TIMEOUT, has_left).await.is_err() {
         tracing::warn!("the consumer did not leave its group in time");
     }
+    sweeping.await.context("the sweeper panicked")?;
     private.await.context("the private listener panicked")?;
     anyhow::ensure!(asked, "the consumer thread ended by itself; the log has its panic");
     Ok(())

@@ -21,6 +21,10 @@ pub(crate) fn describe() {
         "SQL statements sent, COMMIT and START included"
     );
     describe_counter!("wired_processor_transaction_retries_total", "Transactions begun again");
+    describe_counter!(
+        "wired_processor_expiries_asked_total",
+        "Expiries of holds and mandates that were asked for"
+    );
     describe_counter!("wired_processor_events_announced_total", "Events acknowledged by the event topic");
     describe_histogram!("wired_processor_batch_commands", "Commands in a batch");
     describe_histogram!(
@@ -102,6 +106,11 @@ pub(crate) fn committed(
 pub(crate) fn announced(events: usize, took: Duration) {
     counter!("wired_processor_events_announced_total").increment(events as u64);
     histogram!("wired_processor_announce_seconds").record(took.as_secs_f64());
+}
+
+/// Expiries were asked for.
+pub(crate) fn expiries_asked(count: usize) {
+    counter!("wired_processor_expiries_asked_total").increment(count as u64);
 }
 
 /// How many batches wait for their events' acknowledgement.

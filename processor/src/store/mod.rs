@@ -7,6 +7,7 @@
 //! written under the lock of their account, payment and partition.
 
 pub mod dead_letters;
+pub mod due;
 pub mod error;
 pub mod facts;
 pub mod load;

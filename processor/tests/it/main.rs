@@ -4,5 +4,6 @@ mod announcing;
 mod bank;
 mod dead_letters;
 mod environment;
+mod money;
 mod posting;
 mod takeover;
