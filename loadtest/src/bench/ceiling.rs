@@ -128,7 +128,9 @@ impl Ceiling {
                     sql.text(",");
                 }
             }
-            let PartnerCommand::Payment(command) = &envelope.command;
+            let PartnerCommand::Payment(command) = &envelope.command else {
+                unreachable!("the city makes payments alone")
+            };
             let offset = self.offsets[partition];
             self.offsets[partition] += 1;
             let sequence = self.sequences.entry(mandate.partner).or_default();

@@ -220,6 +220,7 @@ fn payment(number: u64, amount_minor: i64, mandate: &Mandate) -> PartnerEnvelope
             mandate: mandate.id,
             amount_minor,
             currency: CURRENCY,
+            expires_in_s: None,
             reference: Some(format!("order-{number:010}")),
             description: None,
             metadata: Metadata::new(),

@@ -18,7 +18,7 @@ pub(crate) fn payment(partner: &Partner, key: &str, minor: i64) -> PartnerEnvelo
 
 /// The same payment with another reference.
 pub(crate) fn with_reference(mut envelope: PartnerEnvelope, reference: &str) -> PartnerEnvelope {
-    let PartnerCommand::Payment(payment) = &mut envelope.command;
+    let PartnerCommand::Payment(payment) = &mut envelope.command else { panic!("no payment: {envelope:?}") };
     payment.reference = Some(reference.to_owned());
     envelope
 }
