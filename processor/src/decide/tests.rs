@@ -1,6 +1,7 @@
 //! Tables of every rejection, in order of precedence, and a property test against a naive model.
 
 mod model;
+mod money;
 mod world;
 
 use domain::account::{AccountStatus, Direction};

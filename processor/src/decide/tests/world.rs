@@ -104,6 +104,33 @@ pub(super) fn payment_of(partner: PartnerId, mandate: MandateId, key: &str, amou
     item(Source::Partner, id.uuid(), &envelope.encode())
 }
 
+/// The same in two phases.
+pub(super) fn authorization(key: &str, amount_minor: i64, expires_in_s: u32) -> Item {
+    let mut payment = payment(key, amount_minor);
+    if let Content::Partner(envelope) = &mut payment.content
+        && let PartnerCommand::Payment(command) = &mut envelope.command
+    {
+        command.expires_in_s = Some(expires_in_s);
+    }
+    payment
+}
+
+/// Any command of a partner.
+pub(super) fn partner_command(
+    partner: PartnerId,
+    key: &str,
+    root: domain::ids::PaymentId,
+    command: PartnerCommand,
+) -> Item {
+    let mut item = payment_of(partner, mandate_id(), key, 1);
+    if let Content::Partner(envelope) = &mut item.content {
+        envelope.root = root;
+        envelope.fingerprint = Fingerprint::of(&[format!("{command:?}").as_bytes()]);
+        envelope.command = command;
+    }
+    item
+}
+
 /// A command of the bank.
 pub(super) fn bank(id: u128, command: BankCommand) -> Item {
     let (id, key) = (Uuid::from_u128(0x5000 + id), command.kafka_key());
