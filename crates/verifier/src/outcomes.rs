@@ -17,8 +17,14 @@ const EXAMPLES_MAX: usize = 20;
 /// What became of accepted payments. Each stands in exactly one count, since an id is unique in `payments`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Outcomes {
-    /// Money moved.
+    /// Done: money moved, or what was held is released.
     pub posted: u64,
+    /// Funds are held.
+    pub authorized: u64,
+    /// What was held is released.
+    pub voided: u64,
+    /// What was held is released because nobody captured it in time.
+    pub expired: u64,
     /// Refused, with a reason.
     pub rejected: u64,
     /// Recorded as a conflict.
@@ -46,10 +52,13 @@ pub async fn outcomes(pool: &MySqlPool, ids: &[PaymentId]) -> Result<Outcomes, E
     for chunk in ids.chunks(LOOKUP_MAX) {
         let uuids: Vec<Uuid> = chunk.iter().map(PaymentId::uuid).collect();
         let mut open: HashSet<Uuid> = uuids.iter().copied().collect();
-        for (id, status) in store::payment_statuses(pool, &uuids).await? {
+        for (id, status, _) in store::payment_statuses(pool, &uuids).await? {
             open.remove(&id);
             match PaymentStatus::from_code(status) {
                 Some(PaymentStatus::Posted) => outcomes.posted += 1,
+                Some(PaymentStatus::Authorized) => outcomes.authorized += 1,
+                Some(PaymentStatus::Voided) => outcomes.voided += 1,
+                Some(PaymentStatus::Expired) => outcomes.expired += 1,
                 Some(PaymentStatus::Rejected) => outcomes.rejected += 1,
                 Some(PaymentStatus::Conflicted) => outcomes.conflicted += 1,
                 Some(PaymentStatus::Pending) | None => {

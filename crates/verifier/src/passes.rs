@@ -3,6 +3,7 @@
 mod accounts;
 mod changes;
 mod events;
+mod holds;
 mod mandates;
 mod payments;
 
@@ -10,13 +11,14 @@ use std::{
     collections::HashMap,
     hash::Hash,
     io,
+    num::NonZeroU32,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use domain::{
     account::OwnerKind,
-    ids::{AccountId, MandateId, PartnerId},
+    ids::{AccountId, MandateId, PartnerId, PaymentId},
 };
 use sqlx::MySqlPool;
 use uuid::Uuid;
@@ -37,7 +39,10 @@ const DEAD_LETTER_REASONS: [&str; 3] = ["undecodable", "data_error", "behind_dea
 
 pub(crate) struct Run<'a> {
     pool: &'a MySqlPool,
+    /// Where the state of an earlier run is read from, and where this run's goes.
     state_file: Option<&'a Path>,
+    new_state_file: Option<&'a Path>,
+    pub(crate) rows_per_second: Option<NonZeroU32>,
     snapshot: Snapshot,
     before: Before,
     after: After,
@@ -46,19 +51,32 @@ pub(crate) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    pub(crate) async fn begin(pool: &'a MySqlPool, state_file: Option<&'a Path>) -> Result<Self, Error> {
+    pub(crate) async fn begin(
+        pool: &'a MySqlPool,
+        state_file: Option<&'a Path>,
+        new_state_file: Option<&'a Path>,
+    ) -> Result<Self, Error> {
         let mut before = Before::open(state_file)?;
         let stored_singles = std::mem::replace(&mut before.singles, crate::sections::Reader::empty());
         let report = Report { resumed: before.resumed, ..Report::default() };
         Ok(Self {
             pool,
             state_file,
+            new_state_file,
+            rows_per_second: None,
             snapshot: store::snapshot(pool).await?,
             after: After::new().map_err(scratch)?,
             singles: SortedSet::new(stored_singles, SINGLES_BUFFER_MAX),
             before,
             report,
         })
+    }
+
+    /// Waits as long as reading so many rows may take.
+    pub(crate) async fn pace(&self, rows: usize) {
+        if let Some(rows_per_second) = self.rows_per_second {
+            tokio::time::sleep(Duration::from_secs_f64(rows as f64 / f64::from(rows_per_second.get()))).await;
+        }
     }
 
     /// The snapshot itself: zero sums, and that no row stands beyond its partition's position.
@@ -127,23 +145,40 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// An open dead letter has left nothing else behind.
+    /// An open dead letter has left nothing else behind, and one that ended was ended by a command of the bank.
     pub(crate) async fn dead_letters(&mut self) -> Result<(), Error> {
         let mut after = None;
         loop {
             let page = store::dead_letters_after(self.pool, after).await?;
             self.report.read("dead_letters", page.len());
-            for (key, status, reason, applied) in &page {
-                let row = Row { table: "dead_letters", key: &|| position_key(*key) };
-                let say = || ("a status from 1".to_owned(), status.to_string());
-                self.report.hold(Invariant::I6, &row, *status >= 1, say);
-                let say = || (format!("one of {DEAD_LETTER_REASONS:?}"), reason.clone());
-                self.report.hold(Invariant::I6, &row, DEAD_LETTER_REASONS.contains(&&**reason), say);
+            for letter in &page {
+                let row = Row { table: "dead_letters", key: &|| position_key(letter.position()) };
+                let say = || (format!("one of {DEAD_LETTER_REASONS:?}"), letter.reason.clone());
+                self.report.hold(Invariant::I6, &row, DEAD_LETTER_REASONS.contains(&&*letter.reason), say);
+                let ended_by = letter.ended_by.as_ref().map(|(kind, _, applied)| (kind.as_str(), *applied));
+                let fits = match letter.status {
+                    1 => letter.change.is_none(),
+                    2 => ended_by == Some(("redrive_dead_letters", true)),
+                    3 => ended_by == Some(("reject_dead_letter", true)),
+                    _ => false,
+                };
+                let say = || {
+                    let expected =
+                        "open, or ended by an applied redrive_dead_letters (2) or reject_dead_letter (3)";
+                    (expected.to_owned(), format!("status {}, {ended_by:?}", letter.status))
+                };
+                self.report.hold(Invariant::I6, &row, fits, say);
+                if let Some((_, target, _)) = &letter.ended_by {
+                    let root = letter.root.unwrap_or_default();
+                    self.report.expect(Invariant::I6, &row, "ended by a command on", &root, target);
+                }
                 let say = || ("no payment or change of an open dead letter".to_owned(), "one".to_owned());
-                self.report.hold(Invariant::I4, &row, *status != 1 || !applied, say);
+                self.report.hold(Invariant::I4, &row, letter.status != 1 || !letter.applied, say);
             }
             match page.last() {
-                Some((key, ..)) if page.len() >= store::PAGE as usize => after = Some(*key),
+                Some(last) if page.len() >= store::PAGE as usize && !self.report.is_full() => {
+                    after = Some(last.position());
+                }
                 _ => return Ok(()),
             }
         }
@@ -163,6 +198,9 @@ impl<'a> Run<'a> {
         let events = (sum(|it| it.told), snapshot.events);
         let accounts = (sum(|it| it.opened), u128::from(snapshot.accounts));
         let mandates = (sum(|it| it.granted), u128::from(snapshot.mandates));
+        let follow_ups = (sum(|it| it.linked), u128::from(snapshot.follow_ups));
+        let held: i64 = self.after.partitions.iter().map(|it| it.held).sum();
+        let holds = (u128::from(held.max(0).unsigned_abs()), u128::from(snapshot.holds));
 
         let of_account =
             |(id, version): (Uuid, u64)| format!("{} version {version}", AccountId::from_uuid(id));
@@ -173,7 +211,7 @@ impl<'a> Run<'a> {
             Invariant::I1,
             "entries",
             entries,
-            "two for each posted payment",
+            "two for each payment that moved money",
             named.map(of_account).as_deref(),
         );
         let named = if events.0 == events.1 { None } else { unaccounted::event(self.pool).await? };
@@ -189,7 +227,19 @@ impl<'a> Run<'a> {
         self.count(Invariant::I4, "accounts", accounts, "one for each that was opened", named.as_deref());
         let named = if mandates.0 == mandates.1 { None } else { unaccounted::mandate(self.pool).await? };
         let named = named.map(|id| MandateId::from_uuid(id).to_string());
-        self.count(Invariant::I4, "mandates", mandates, "one for each that was granted", named.as_deref());
+        self.count(
+            Invariant::I4,
+            "mandates",
+            mandates,
+            "one for each that was granted or ended",
+            named.as_deref(),
+        );
+        let named =
+            if follow_ups.0 == follow_ups.1 { None } else { unaccounted::follow_up(self.pool).await? };
+        let named =
+            named.map(|(root, id)| format!("{} of {}", PaymentId::from_uuid(id), PaymentId::from_uuid(root)));
+        self.count(Invariant::I4, "follow_ups", follow_ups, "one for each follow-up", named.as_deref());
+        self.count(Invariant::I2, "holds", holds, "one for each that began and did not end", None);
         Ok(())
     }
 
@@ -209,7 +259,7 @@ impl<'a> Run<'a> {
     /// Keeps what was verified if nothing was found.
     pub(crate) fn finish(mut self, elapsed: Duration) -> Result<Report, Error> {
         self.report.elapsed = elapsed;
-        if let (true, Some(path)) = (self.report.is_whole(), self.state_file) {
+        if let (true, Some(path)) = (self.report.is_whole(), self.new_state_file) {
             self.after.save(path)?;
         }
         Ok(self.report)

@@ -18,7 +18,7 @@ use crate::{
     sections::{Reader, Writer},
 };
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// A longer first line is no state of ours.
 const HEADER_BYTES_MAX: usize = 1 << 20;
 
@@ -36,14 +36,18 @@ pub(crate) struct Progress {
     pub(crate) partition: u16,
     /// Rows below this offset are verified.
     pub(crate) next_offset: u64,
-    /// Posted payments.
+    /// Payments that moved money.
     pub(crate) posted: u64,
-    /// Rows that refer to an event.
+    /// Events that rows refer to.
     pub(crate) told: u64,
     /// Accounts opened.
     pub(crate) opened: u64,
-    /// Mandates granted.
+    /// Mandates granted, or ended before that.
     pub(crate) granted: u64,
+    /// Holds that began less those that ended.
+    pub(crate) held: i64,
+    /// Rows of `follow_ups`.
+    pub(crate) linked: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -28,6 +28,7 @@ macro_rules! micros {
 
 mod accounts;
 mod commands;
+mod dead_letters;
 mod events;
 mod mandates;
 mod snapshot;
@@ -35,6 +36,7 @@ pub(crate) mod unaccounted;
 
 pub(crate) use accounts::*;
 pub(crate) use commands::*;
+pub(crate) use dead_letters::*;
 pub(crate) use events::*;
 pub(crate) use mandates::*;
 pub(crate) use snapshot::*;
@@ -60,6 +62,11 @@ fn text(row: &MySqlRow, column: usize) -> Result<String> {
 
 fn opt_text(row: &MySqlRow, column: usize) -> Result<Option<String>> {
     row.try_get_unchecked(column)
+}
+
+/// A DECIMAL, read as text: sums of BIGINT may be wider.
+fn number(row: &MySqlRow, column: usize) -> Result<i128> {
+    text(row, column)?.parse().map_err(|_| sqlx::Error::Decode("a sum that is no number".into()))
 }
 
 async fn rows<T>(pool: &MySqlPool, sql: &Sql, read: impl Fn(&MySqlRow) -> Result<T>) -> Result<Vec<T>> {

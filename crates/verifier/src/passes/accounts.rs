@@ -3,8 +3,11 @@
 //! An account's row says how many entries it has; those never change, so they are read afterwards and without a
 //! snapshot. Whether there are more than the row says is read together with the row.
 
+use std::collections::HashMap;
+
 use domain::{
     account::{AccountStatus, Direction, OwnerKind},
+    command::BankCommand,
     entry::{self, GENESIS},
     ids::{AccountId, PaymentId, bank_owner},
     money::Currency,
@@ -32,6 +35,8 @@ struct Walk {
     verified: Option<VerifiedAccount>,
     /// An entry is missing: nothing after it can be judged.
     broken: bool,
+    /// The debit that went deepest below what the account's overdraft allows now: its version and the balance after it.
+    overdrawn: Option<(u64, i64)>,
 }
 
 impl Run<'_> {
@@ -54,6 +59,7 @@ impl Run<'_> {
                 walks.push(self.begin_walk(account)?);
             }
             self.walk(&mut walks).await?;
+            self.overdrawn(&walks).await?;
             for walk in walks.iter().filter(|walk| !walk.broken) {
                 let verified = finish_walk(&mut self.report, walk);
                 self.after.accounts.push(&verified.to_record()).map_err(scratch)?;
@@ -62,6 +68,7 @@ impl Run<'_> {
                 break;
             }
             after = up_to;
+            self.pace(store::PAGE as usize).await;
         }
         let failed = stored(self.state_file);
         while let Some(record) = self.before.accounts.next().map_err(&failed)? {
@@ -89,6 +96,7 @@ impl Run<'_> {
             entered_at: 0,
             verified: verified.filter(|verified| verified.version > 0),
             broken: false,
+            overdrawn: None,
             account,
         };
         if let Some(verified) = walk.verified {
@@ -115,6 +123,7 @@ impl Run<'_> {
             let ids: Vec<Range> = ranges.iter().map(|(_, range)| *range).collect();
             let entries = store::entries_in(self.pool, &ids).await?;
             self.report.read("entries", entries.len());
+            self.pace(entries.len()).await;
             let mut entries = entries.iter().peekable();
             for (index, range) in ranges {
                 let walk = &mut walks[index];
@@ -132,6 +141,34 @@ impl Run<'_> {
                     step(&mut self.report, walk, entry);
                 }
             }
+        }
+        Ok(())
+    }
+}
+
+impl Run<'_> {
+    /// Debits beyond today's overdraft against the largest one that the account ever had.
+    async fn overdrawn(&mut self, walks: &[Walk]) -> Result<(), Error> {
+        let suspects: Vec<Uuid> =
+            walks.iter().filter(|walk| walk.overdrawn.is_some()).map(|walk| walk.account.id).collect();
+        let mut largest: HashMap<Uuid, i64> = HashMap::new();
+        for (account, command) in store::limits_of(self.pool, &suspects).await? {
+            let overdraft = match serde_json::from_str(&command) {
+                Ok(BankCommand::OpenAccount(open)) => open.overdraft_minor,
+                Ok(BankCommand::SetLimits(set)) => set.overdraft_minor,
+                // Named with the change itself.
+                Ok(_) | Err(_) => 0,
+            };
+            let known = largest.entry(account).or_default();
+            *known = overdraft.max(*known);
+        }
+        for walk in walks {
+            let Some((version, balance)) = walk.overdrawn else { continue };
+            let overdraft = largest.get(&walk.account.id).copied().unwrap_or_default();
+            let room = i128::from(balance) + i128::from(overdraft);
+            let row = Row { table: "entries", key: &|| key_at((walk.account.id, version)) };
+            let say = || ("an available amount from 0 after a debit".to_owned(), room.to_string());
+            self.report.hold(Invariant::I7, &row, room >= 0, say);
         }
         Ok(())
     }
@@ -159,8 +196,10 @@ fn plan(walks: &[Walk], current: &mut usize) -> Vec<(usize, Range)> {
 /// What an account's row alone must fulfil.
 fn check_account(report: &mut Report, account: &Account) {
     let row = Row { table: "accounts", key: &|| key_of(account.id) };
-    let status = AccountStatus::from_code(account.status).is_some();
-    report.hold(Invariant::I6, &row, status, || ("a legal status".to_owned(), account.status.to_string()));
+    let status = AccountStatus::from_code(account.status);
+    report.hold(Invariant::I6, &row, status.is_some(), || {
+        ("a legal status".to_owned(), account.status.to_string())
+    });
     let kind = OwnerKind::from_code(account.owner_kind);
     let say = || ("a legal owner_kind".to_owned(), account.owner_kind.to_string());
     report.hold(Invariant::I6, &row, kind.is_some(), say);
@@ -169,8 +208,12 @@ fn check_account(report: &mut Report, account: &Account) {
     if kind == Some(OwnerKind::Bank) {
         report.expect(Invariant::I6, &row, "owner_id", &bank_owner(), &account.owner_id);
     }
-    // Nothing of today reserves money, so there are no open holds to sum.
-    report.expect(Invariant::I2, &row, "held_minor", &0, &account.held_minor);
+    let held = i128::from(account.held_minor);
+    report.expect(Invariant::I2, &row, "held_minor", &account.holds_minor, &held);
+    if status == Some(AccountStatus::Closed) {
+        let found = (account.balance_minor, account.held_minor);
+        report.expect(Invariant::I6, &row, "a closed account's balance and hold", &(0, 0), &found);
+    }
     report.expect(
         Invariant::I11,
         &row,
@@ -220,11 +263,12 @@ fn step(report: &mut Report, walk: &mut Walk, entry: &Entry) {
         let say = || ("a time from the entry before on".to_owned(), time(entry.entered_at));
         report.hold(Invariant::I11, &row, entry.entered_at >= walk.entered_at, say);
         let owned_by_bank = walk.account.owner_kind == OwnerKind::Bank.code();
-        // The overdraft of an account never changes today; once it does, this compares with the largest it ever had.
+        // What was held at that time is not stored. Limits may have been others: `overdrawn` looks them up.
         let room = i128::from(entry.balance_minor) + i128::from(walk.account.overdraft_minor);
-        let say = || ("an available amount from 0 after a debit".to_owned(), room.to_string());
         let covered = owned_by_bank || direction == Direction::Credit || room >= 0;
-        report.hold(Invariant::I7, &row, covered, say);
+        if !covered && walk.overdrawn.is_none_or(|(_, lowest)| entry.balance_minor < lowest) {
+            walk.overdrawn = Some((entry.version, entry.balance_minor));
+        }
     }
     (walk.head, walk.balance_minor, walk.entered_at) = (entry.hash, entry.balance_minor, entry.entered_at);
 }

@@ -83,6 +83,7 @@ impl Run<'_> {
             let ids: Vec<Range> = ranges.iter().map(|(_, range)| *range).collect();
             let events = store::event_numbers_in(self.pool, &ids).await?;
             self.report.read("events", events.len());
+            self.pace(events.len()).await;
             let mut events = events.iter().peekable();
             for (index, range) in ranges {
                 let walk = &mut walks[index];

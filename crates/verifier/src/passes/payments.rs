@@ -1,19 +1,21 @@
-//! I1, I4, I6 and I8: each payment against its entries, its mandate and the event that told of it.
+//! I1, I4, I6 and I8: each payment against its entries, its mandate, the payment it belongs to, and the events that
+//! told of it.
+//!
+//! Rows that a redrive put at the place of a dead letter appear behind positions that were walked already. So they are
+//! passed over here and checked with the change that put them there.
 
-use std::collections::HashMap;
+mod authority;
+mod roots;
+mod row;
+mod told;
+
+use std::collections::{HashMap, HashSet};
 
 use domain::{
-    account::{Direction, OwnerKind},
-    event::{CreditView, EventType},
-    fingerprint::Fingerprint,
-    ids::{AccountId, MandateId, PartnerId, PaymentId, bank_account_id, conflict_id, payment_id},
+    ids::{AccountId, MandateId, PaymentId},
     mandate::MandateKind,
-    money::{Currency, decimal_text},
-    payment::{PaymentKind, PaymentStatus, PaymentView, Reason, status_path},
-    time::Timestamp,
-    topic::Source,
+    payment::{PaymentKind, PaymentStatus},
 };
-use serde::Deserialize;
 use uuid::Uuid;
 
 use super::{Run, by_key, distinct, position_key, scratch};
@@ -21,16 +23,22 @@ use crate::{
     Error, Invariant, Report,
     report::Row,
     state::{Progress, SINGLE_BYTES},
-    store::{self, Account, COMMAND_PAGE, Entry, Event, Mandate, Payment},
+    store::{self, Account, COMMAND_PAGE, Entry, Event, Mandate, Payment, Root},
 };
+use row::Shape;
 
 /// What the rows of a page refer to.
-struct Referred {
+pub(super) struct Referred {
     entries: HashMap<(Uuid, u64), Entry>,
     accounts: HashMap<Uuid, Account>,
     mandates: HashMap<Uuid, Mandate>,
-    settlements: HashMap<(Uuid, String), Uuid>,
     events: HashMap<(Uuid, u64), Event>,
+    /// Payments that others may belong to: those of the page, and those that the page's follow-ups belong to.
+    roots: HashMap<Uuid, Root>,
+    /// Rows of `follow_ups`.
+    follow_ups: HashSet<(Uuid, Uuid)>,
+    /// Ids that stand in `changes`, too: test accounts are funded by the same command.
+    changes: HashMap<Uuid, String>,
 }
 
 impl Run<'_> {
@@ -41,47 +49,75 @@ impl Run<'_> {
             let at = (self.after.partitions[index].source, self.after.partitions[index].partition);
             let mut from = self.after.partitions[index].next_offset;
             loop {
-                let page = store::payments_page(self.pool, at, from, below).await?;
+                let mut page = store::payments_page(self.pool, at, from, below).await?;
                 self.report.read("payments", page.len());
-                let referred = self.refer(&page).await?;
-                for payment in &page {
-                    let progress = &mut self.after.partitions[index];
-                    check(&mut self.report, payment, &referred, progress);
-                    if let Some(single) = used_single(payment, &referred) {
-                        let repeated = self.singles.insert(single).map_err(scratch)?;
-                        self.repeated_singles(&repeated);
-                    }
+                let (read, last) = (page.len(), page.last().map(|it| it.offset));
+                if let Some(last) = last {
+                    let dead: HashSet<u64> =
+                        store::dead_offsets(self.pool, at, from, last).await?.into_iter().collect();
+                    page.retain(|payment| !dead.contains(&payment.offset));
                 }
-                match page.last() {
-                    Some(last) if page.len() >= COMMAND_PAGE as usize && !self.report.is_full() => {
-                        from = last.offset + 1;
-                    }
+                self.check_payments(&page, index).await?;
+                match last {
+                    Some(last) if read >= COMMAND_PAGE as usize && !self.report.is_full() => from = last + 1,
                     _ => break,
                 }
+                self.pace(read).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks these rows and counts them for a partition.
+    pub(super) async fn check_payments(&mut self, page: &[Payment], index: usize) -> Result<(), Error> {
+        let referred = self.refer(page).await?;
+        let mut checked = HashSet::new();
+        for payment in page {
+            let progress = &mut self.after.partitions[index];
+            check(&mut self.report, payment, &referred, progress);
+            // A follow-up may have changed a payment that was walked long ago.
+            for id in [payment.id, payment.root] {
+                if let Some(root) = referred.roots.get(&id).filter(|_| checked.insert(id)) {
+                    roots::check(&mut self.report, root);
+                }
+            }
+            if let Some(single) = used_single(payment, &referred) {
+                let repeated = self.singles.insert(single).map_err(scratch)?;
+                self.repeated_singles(&repeated);
             }
         }
         Ok(())
     }
 
     async fn refer(&mut self, page: &[Payment]) -> Result<Referred, Error> {
-        let sides = || page.iter().flat_map(|payment| payment.debit.into_iter().chain(payment.credit));
-        let entries: Vec<_> = sides().collect();
-        let events: Vec<_> = page.iter().filter_map(|it| it.partner.zip(it.event_sequence)).collect();
         let pool = self.pool;
-        let accounts = store::accounts_by_id(pool, &distinct(sides().map(|(id, _)| id))).await?;
+        let kind = |payment: &Payment| PaymentKind::from_code(payment.kind);
+        // Read before the roots: a follow-up that is seen here is seen there.
+        let pairs: Vec<_> = page
+            .iter()
+            .filter(|it| kind(it).is_some_and(row::is_follow_up))
+            .map(|it| (it.root, it.id))
+            .collect();
+        let follow_ups = store::follow_ups_of(pool, &pairs).await?.into_iter().collect();
+        let own = page.iter().filter(|it| kind(it).is_some_and(row::is_root)).map(|it| it.id);
+        let ids = distinct(own.chain(pairs.iter().map(|(root, _)| *root)));
+        let roots = by_key(store::roots(pool, &ids).await?, |it| it.payment.id);
+        let entries: Vec<_> = page.iter().flat_map(Payment::entries).collect();
+        let events: Vec<_> = page.iter().flat_map(Payment::events).collect();
+        let sides = page.iter().flat_map(|it| it.debit.into_iter().chain(it.credit));
+        let accounts = store::accounts_by_id(pool, &distinct(sides)).await?;
         let mandates = distinct(page.iter().filter_map(|it| it.mandate));
         let mandates = store::mandates_by_id(pool, &mandates).await?;
-        let partners = distinct(page.iter().filter_map(|it| it.partner));
-        let settlements = store::settlements_of(pool, &partners).await?;
+        let deposits = page.iter().filter(|it| kind(it) == Some(PaymentKind::Deposit)).map(|it| it.id);
+        let changes = store::changes_by_id(pool, &distinct(deposits)).await?;
         Ok(Referred {
             entries: by_key(store::entries_at(pool, &entries).await?, |it| (it.account, it.version)),
             accounts: by_key(accounts, |it| it.id),
             mandates: by_key(mandates, |it| it.id),
-            settlements: settlements
-                .into_iter()
-                .map(|(partner, currency, id)| ((partner, currency), id))
-                .collect(),
             events: by_key(store::events_at(pool, &events).await?, |it| (it.partner, it.sequence)),
+            roots,
+            follow_ups,
+            changes: changes.into_iter().map(|(id, kind, _)| (id, kind)).collect(),
         })
     }
 
@@ -93,8 +129,10 @@ impl Run<'_> {
             let key = || PaymentId::from_uuid(id(payment)).to_string();
             let row = Row { table: "payments", key: &key };
             let mandate = MandateId::from_uuid(id(mandate));
-            let say =
-                || (format!("one posted payment under the single-use {mandate}"), "a second one".to_owned());
+            let say = || {
+                let expected = format!("one payment that is not rejected under the single-use {mandate}");
+                (expected, "a second one".to_owned())
+            };
             self.report.hold(Invariant::I8, &row, false, say);
         }
     }
@@ -102,7 +140,9 @@ impl Run<'_> {
 
 fn used_single(payment: &Payment, referred: &Referred) -> Option<[u8; SINGLE_BYTES]> {
     let mandate = referred.mandates.get(&payment.mandate?)?;
-    let counts = mandate.kind == MandateKind::Single.code() && payment.status == PaymentStatus::Posted.code();
+    let counts = payment.kind == PaymentKind::Payment.code()
+        && mandate.kind == MandateKind::Single.code()
+        && payment.status != PaymentStatus::Rejected.code();
     counts.then(|| {
         let mut record = [0; SINGLE_BYTES];
         record[..16].copy_from_slice(mandate.id.as_bytes());
@@ -112,311 +152,33 @@ fn used_single(payment: &Payment, referred: &Referred) -> Option<[u8; SINGLE_BYT
 }
 
 fn check(report: &mut Report, payment: &Payment, referred: &Referred, progress: &mut Progress) {
-    progress.next_offset = payment.offset + 1;
-    progress.told += u64::from(payment.event_sequence.is_some());
-    progress.posted += u64::from(payment.status == PaymentStatus::Posted.code());
-    let key = || {
-        let at = position_key((payment.source, payment.partition, payment.offset));
-        format!("{} at {at}", PaymentId::from_uuid(payment.id))
-    };
+    progress.told += u64::from(payment.event_sequence.is_some()) + u64::from(payment.told_sequence.is_some());
+    progress.linked += u64::from(referred.follow_ups.contains(&(payment.root, payment.id)));
+    let key = || payment_key(payment);
     let row = Row { table: "payments", key: &key };
-    let codes = (
-        PaymentKind::from_code(payment.kind),
-        PaymentStatus::from_code(payment.status),
-        payment.currency.parse::<Currency>(),
-    );
-    let (Some(kind), Some(status), Ok(currency)) = codes else {
+    let Some(shape) = Shape::of(payment) else {
         let say = || {
-            let found = format!("{}, {}, {}", payment.kind, payment.status, payment.currency);
+            let found = format!("{}, {}, {:?}", payment.kind, payment.status, payment.currency);
             ("a legal kind, status and currency".to_owned(), found)
         };
         report.hold(Invariant::I6, &row, false, say);
         return;
     };
-    check_status(report, &row, payment, kind, status);
-    check_id(report, &row, payment, kind);
-    check_amounts(report, &row, payment, status);
-    check_posting(report, &row, payment, status, referred);
-    if status == PaymentStatus::Posted {
-        check_authority(report, &row, payment, kind, currency, referred);
+    progress.posted += u64::from(shape.moves);
+    progress.held += i64::from(shape.holds) - i64::from(shape.ends_hold());
+    row::check_status(report, &row, payment, &shape);
+    row::check_id(report, &row, payment, &shape);
+    row::check_amounts(report, &row, payment, &shape);
+    row::check_posting(report, &row, payment, &shape, referred);
+    roots::check_link(report, &row, payment, &shape, referred);
+    if shape.moves || shape.holds || shape.ends_hold() {
+        authority::check(report, &row, payment, &shape, referred);
     }
-    check_event(report, &row, payment, kind, status, currency, referred);
+    told::check(report, &row, payment, &shape, referred);
 }
 
-fn check_status(
-    report: &mut Report,
-    row: &Row<'_>,
-    payment: &Payment,
-    kind: PaymentKind,
-    status: PaymentStatus,
-) {
-    let legal = match status {
-        PaymentStatus::Posted | PaymentStatus::Rejected => kind != PaymentKind::Conflict,
-        PaymentStatus::Conflicted => kind == PaymentKind::Conflict,
-        PaymentStatus::Pending => false,
-    };
-    report.hold(Invariant::I6, row, legal, || (format!("a final status of a {kind}"), status.to_string()));
-    let reason = payment.reason.map(Reason::from_code);
-    let fits = match status {
-        PaymentStatus::Rejected => matches!(reason, Some(Some(_))),
-        PaymentStatus::Posted | PaymentStatus::Conflicted | PaymentStatus::Pending => reason.is_none(),
-    };
-    let say = || (format!("the reason of a {status} payment"), format!("{:?}", payment.reason));
-    report.hold(Invariant::I6, row, fits, say);
-    let say = || ("a version from 1".to_owned(), "0".to_owned());
-    report.hold(Invariant::I6, row, payment.version >= 1, say);
-    let source = match kind {
-        PaymentKind::Payment => payment.source == Source::Partner.code(),
-        PaymentKind::Deposit => payment.source == Source::Bank.code(),
-        PaymentKind::Conflict => Source::from_code(payment.source).is_some(),
-    };
-    report
-        .hold(Invariant::I6, row, source, || (format!("the source of a {kind}"), payment.source.to_string()));
-}
-
-/// Derived ids are what makes a retry find the first request: a row with another id could be applied again.
-fn check_id(report: &mut Report, row: &Row<'_>, payment: &Payment, kind: PaymentKind) {
-    let root = PaymentId::from_uuid(payment.root);
-    let fingerprint = Fingerprint::from_bytes(&payment.fingerprint);
-    let by_key = payment.partner.zip(payment.idempotency_key.as_deref());
-    let by_key = by_key.map(|(partner, key)| payment_id(PartnerId::from_uuid(partner), key));
-    let id = PaymentId::from_uuid(payment.id);
-    let (expected, what) = match kind {
-        PaymentKind::Payment => (by_key, "the id of its partner and idempotency key"),
-        PaymentKind::Deposit => (Some(id), "an id"),
-        PaymentKind::Conflict => {
-            (fingerprint.map(|it| conflict_id(root, &it)), "the id of its root and fingerprint")
-        }
-    };
-    let say = || (format!("{what}, {expected:?}"), id.to_string());
-    report.hold(Invariant::I4, row, expected == Some(id), say);
-    let (expected_root, what) = match kind {
-        PaymentKind::Payment | PaymentKind::Deposit => (Some(id), "itself as root"),
-        PaymentKind::Conflict if payment.partner.is_some() => {
-            (by_key, "the id of its idempotency key as root")
-        }
-        PaymentKind::Conflict => (Some(root), "a root"),
-    };
-    report.hold(Invariant::I4, row, expected_root == Some(root), || (what.to_owned(), root.to_string()));
-}
-
-fn check_amounts(report: &mut Report, row: &Row<'_>, payment: &Payment, status: PaymentStatus) {
-    let Payment { amount_minor, captured_minor, refunded_minor, .. } = *payment;
-    let say = || ("a positive amount".to_owned(), amount_minor.to_string());
-    report.hold(Invariant::I8, row, amount_minor > 0, say);
-    // Every payment of today is captured whole or not at all, and nothing is refunded.
-    let captured = if status == PaymentStatus::Posted { amount_minor } else { 0 };
-    report.expect(Invariant::I8, row, "captured_minor", &captured, &captured_minor);
-    report.expect(Invariant::I8, row, "refunded_minor", &0, &refunded_minor);
-}
-
-fn check_posting(
-    report: &mut Report,
-    row: &Row<'_>,
-    payment: &Payment,
-    status: PaymentStatus,
-    referred: &Referred,
-) {
-    let sides = [(payment.debit, Direction::Debit), (payment.credit, Direction::Credit)];
-    let count = sides.iter().filter(|(side, _)| side.is_some()).count();
-    let expected = if status == PaymentStatus::Posted { 2 } else { 0 };
-    let say = || (format!("{expected} entries of a {status} payment"), count.to_string());
-    report.hold(Invariant::I1, row, count == expected && !payment.half_posting, say);
-    if let (Some(debit), Some(credit)) = (payment.debit, payment.credit) {
-        let say = || ("two accounts".to_owned(), key_of(debit.0));
-        report.hold(Invariant::I1, row, debit.0 != credit.0, say);
-    }
-    for (side, direction) in sides {
-        let Some((account, version)) = side else { continue };
-        let name = || format!("the {direction} {} version {version}", key_of(account));
-        let Some(entry) = referred.entries.get(&(account, version)) else {
-            report.hold(Invariant::I1, row, false, || (name(), "no such entry".to_owned()));
-            continue;
-        };
-        let found = (entry.payment, entry.direction, entry.amount_minor, entry.entered_at);
-        let expected = (payment.id, direction.code(), payment.amount_minor, payment.decided_at);
-        let say = || {
-            let text = |(id, direction, amount, at): (Uuid, u8, i64, i64)| {
-                let direction = Direction::from_code(direction).map_or("neither", Direction::as_str);
-                let at = Timestamp::from_micros(at);
-                format!("a {direction} of {amount} for {} at {at}", PaymentId::from_uuid(id))
-            };
-            (format!("{} to be {}", name(), text(expected)), text(found))
-        };
-        report.hold(Invariant::I1, row, found == expected, say);
-        let currency = referred.accounts.get(&account).map(|it| it.currency.as_str());
-        let say = || (format!("{} in {}", name(), payment.currency), format!("{currency:?}"));
-        report.hold(Invariant::I1, row, currency == Some(&payment.currency), say);
-    }
-}
-
-/// Whether this money was allowed to move between these two accounts.
-fn check_authority(
-    report: &mut Report,
-    row: &Row<'_>,
-    payment: &Payment,
-    kind: PaymentKind,
-    currency: Currency,
-    referred: &Referred,
-) {
-    let (debit, credit) = (payment.debit.map(|it| it.0), payment.credit.map(|it| it.0));
-    match kind {
-        PaymentKind::Deposit => {
-            let bank = Some(bank_account_id(currency).uuid());
-            let say =
-                || ("the bank's own account to be debited".to_owned(), debit.map_or("none".into(), key_of));
-            report.hold(Invariant::I8, row, debit == bank, say);
-            let owner = credit
-                .and_then(|id| referred.accounts.get(&id))
-                .filter(|it| it.owner_kind == OwnerKind::Partner.code());
-            let owner = owner.map(|it| it.owner_id);
-            report.expect(Invariant::I8, row, "partner", &owner, &payment.partner);
-        }
-        PaymentKind::Payment => {
-            let Some(mandate) = payment.mandate.and_then(|id| referred.mandates.get(&id)) else {
-                let say =
-                    || ("a mandate".to_owned(), format!("{:?}", payment.mandate.map(MandateId::from_uuid)));
-                report.hold(Invariant::I8, row, false, say);
-                return;
-            };
-            let expected = (Some(mandate.partner), Some(mandate.account), &mandate.currency);
-            let found = (payment.partner, debit, &payment.currency);
-            report.expect(
-                Invariant::I8,
-                row,
-                "partner, debited account, currency of its mandate",
-                &expected,
-                &found,
-            );
-            let within = mandate.payment_max_minor.is_none_or(|max| payment.amount_minor <= max);
-            let say = || {
-                (
-                    format!("at most {:?}, its mandate's bound", mandate.payment_max_minor),
-                    payment.amount_minor.to_string(),
-                )
-            };
-            report.hold(Invariant::I8, row, within, say);
-            let alive = mandate.expires_at.is_none_or(|expires| payment.accepted_at < expires);
-            let say = || ("acceptance before its mandate's expiry".to_owned(), "later".to_owned());
-            report.hold(Invariant::I8, row, alive, say);
-            let settlement = payment.partner.map(|partner| (partner, payment.currency.clone()));
-            let settlement = settlement.and_then(|key| referred.settlements.get(&key)).copied();
-            let say = || {
-                (
-                    "the partner's settlement account to be credited".to_owned(),
-                    credit.map_or("none".into(), key_of),
-                )
-            };
-            report.hold(Invariant::I8, row, credit.is_some() && credit == settlement, say);
-        }
-        PaymentKind::Conflict => {}
-    }
-}
-
-/// What was told is what was decided.
-fn check_event(
-    report: &mut Report,
-    row: &Row<'_>,
-    payment: &Payment,
-    kind: PaymentKind,
-    status: PaymentStatus,
-    currency: Currency,
-    referred: &Referred,
-) {
-    let told = match (kind, status) {
-        (PaymentKind::Payment, PaymentStatus::Posted) => Some(EventType::PaymentPosted),
-        (PaymentKind::Payment, PaymentStatus::Rejected) => Some(EventType::PaymentRejected),
-        (PaymentKind::Deposit, PaymentStatus::Posted) => Some(EventType::AccountCredited),
-        (PaymentKind::Conflict, _) => Some(EventType::PaymentConflicted),
-        (PaymentKind::Payment | PaymentKind::Deposit, _) => None,
-    };
-    let told = told.filter(|_| payment.partner.is_some());
-    let Some((event_type, partner, sequence)) = told
-        .zip(payment.partner)
-        .zip(payment.event_sequence)
-        .map(|((event_type, partner), sequence)| (event_type, partner, sequence))
-    else {
-        let fits = told.is_some() == payment.event_sequence.is_some();
-        let say = || (format!("an event {told:?}"), format!("sequence {:?}", payment.event_sequence));
-        report.hold(Invariant::I9, row, fits, say);
-        return;
-    };
-    let name = format!("event {sequence} of {}", PartnerId::from_uuid(partner));
-    let Some(event) = referred.events.get(&(partner, sequence)) else {
-        report.hold(Invariant::I9, row, false, || (name, "no such event".to_owned()));
-        return;
-    };
-    let key = || format!("{} sequence {sequence}", PartnerId::from_uuid(partner));
-    let row = Row { table: "events", key: &key };
-    let expected = (event_type.code(), payment.decided_at);
-    report.expect(Invariant::I9, &row, "type and time", &expected, &(event.kind, event.occurred_at));
-    let same = if event_type == EventType::AccountCredited {
-        tells_credit(&event.data, payment, currency)
-    } else {
-        tells_payment(&event.data, payment, kind, status, currency)
-    };
-    let say = || {
-        let id = PaymentId::from_uuid(payment.id);
-        (format!("the outcome of {id} as it is stored"), "another text".to_owned())
-    };
-    report.hold(Invariant::I9, &row, same, say);
-}
-
-fn tells_credit(data: &str, payment: &Payment, currency: Currency) -> bool {
-    #[derive(Deserialize)]
-    struct Data {
-        account: CreditView,
-    }
-    serde_json::from_str::<Data>(data).is_ok_and(|Data { account }| {
-        payment.credit.map(|it| AccountId::from_uuid(it.0)) == Some(account.id)
-            && account.amount == decimal_text(payment.amount_minor, currency)
-            && account.currency == currency
-            && account.reference == payment.reference
-    })
-}
-
-fn tells_payment(
-    data: &str,
-    payment: &Payment,
-    kind: PaymentKind,
-    status: PaymentStatus,
-    currency: Currency,
-) -> bool {
-    #[derive(Deserialize)]
-    struct Data {
-        payment: PaymentView,
-    }
-    let Ok(Data { payment: told }) = serde_json::from_str::<Data>(data) else { return false };
-    let Ok(metadata) = payment.metadata.as_deref().map(serde_json::from_str).transpose() else {
-        return false;
-    };
-    let id = PaymentId::from_uuid(payment.id);
-    // A row that has changed since tells more than its first event did.
-    if told.version < payment.version {
-        return told.id == id;
-    }
-    let stored = PaymentView {
-        id,
-        kind,
-        root: PaymentId::from_uuid(payment.root),
-        status,
-        under_review: false,
-        version: payment.version,
-        amount: decimal_text(payment.amount_minor, currency),
-        currency,
-        amount_captured: decimal_text(payment.captured_minor, currency),
-        amount_refunded: decimal_text(payment.refunded_minor, currency),
-        mandate: payment.mandate.map(MandateId::from_uuid),
-        reference: payment.reference.clone(),
-        description: payment.description.clone(),
-        metadata: metadata.unwrap_or_default(),
-        reason: payment.reason.and_then(Reason::from_code),
-        livemode: payment.livemode != 0,
-        created_at: Timestamp::from_micros(payment.accepted_at),
-        decided_at: Some(Timestamp::from_micros(payment.decided_at)),
-        status_url: status_path(id),
-    };
-    told == stored
+fn payment_key(payment: &Payment) -> String {
+    format!("{} at {}", PaymentId::from_uuid(payment.id), position_key(payment.position()))
 }
 
 fn key_of(account: Uuid) -> String {

@@ -17,13 +17,16 @@ pub(crate) struct Account {
     pub(crate) head: [u8; 32],
     pub(crate) entered_at: i64,
     pub(crate) last_entry: Option<u64>,
+    /// The sum of its holds.
+    pub(crate) holds_minor: i128,
 }
 
 const ACCOUNT_COLUMNS: &str = concat!(
     "SELECT a.id, a.owner_kind, a.owner_id, a.currency, a.status, a.balance_minor, a.held_minor, a.overdraft_minor, \
      a.version, a.head, ",
     micros!("a.entered_at"),
-    ", (SELECT e.version FROM entries e WHERE e.account_id = a.id ORDER BY e.version DESC LIMIT 1) FROM accounts a "
+    ", (SELECT e.version FROM entries e WHERE e.account_id = a.id ORDER BY e.version DESC LIMIT 1), \
+     (SELECT CAST(COALESCE(SUM(h.amount_minor), 0) AS CHAR) FROM holds h WHERE h.account_id = a.id) FROM accounts a "
 );
 
 fn account(row: &MySqlRow) -> Result<Account> {
@@ -40,6 +43,7 @@ fn account(row: &MySqlRow) -> Result<Account> {
         head: bytes(row, 9)?,
         entered_at: row.try_get(10)?,
         last_entry: row.try_get(11)?,
+        holds_minor: number(row, 12)?,
     })
 }
 
@@ -57,6 +61,13 @@ pub(crate) async fn accounts_after(pool: &MySqlPool, after: Option<Uuid>) -> Res
 /// The accounts with these ids; unknown ids are not in the answer.
 pub(crate) async fn accounts_by_id(pool: &MySqlPool, ids: &[Uuid]) -> Result<Vec<Account>> {
     by_ids(pool, ACCOUNT_COLUMNS, "WHERE a.id IN (", ids, account).await
+}
+
+/// The commands that opened these accounts or set their limits. Reads all changes: only for accounts under suspicion.
+pub(crate) async fn limits_of(pool: &MySqlPool, accounts: &[Uuid]) -> Result<Vec<(Uuid, String)>> {
+    let select = "SELECT target_id, command FROM changes WHERE kind IN ('open_account', 'set_limits') \
+         AND reason IS NULL ";
+    by_ids(pool, select, "AND target_id IN (", accounts, |row| Ok((uuid(row, 0)?, text(row, 1)?))).await
 }
 
 /// An account that has entries and no row, between two ids.
@@ -151,15 +162,6 @@ pub(crate) async fn settlements_after(
             None => None,
         };
         Ok((uuid(row, 0)?, text(row, 1)?, uuid(row, 2)?, account))
-    })
-    .await
-}
-
-/// The settlement accounts of these partners.
-pub(crate) async fn settlements_of(pool: &MySqlPool, partners: &[Uuid]) -> Result<Vec<(Uuid, String, Uuid)>> {
-    let select = "SELECT partner_id, currency, account_id FROM settlement_accounts ";
-    by_ids(pool, select, "WHERE partner_id IN (", partners, |row| {
-        Ok((uuid(row, 0)?, text(row, 1)?, uuid(row, 2)?))
     })
     .await
 }

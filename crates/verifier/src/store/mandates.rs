@@ -7,7 +7,7 @@ use super::*;
 pub(crate) struct Mandate {
     pub(crate) id: Uuid,
     pub(crate) partner: Uuid,
-    pub(crate) account: Uuid,
+    pub(crate) account: Option<Uuid>,
     pub(crate) kind: u8,
     pub(crate) status: u8,
     pub(crate) version: u32,
@@ -30,7 +30,7 @@ fn mandate(row: &MySqlRow) -> Result<Mandate> {
     Ok(Mandate {
         id: uuid(row, 0)?,
         partner: uuid(row, 1)?,
-        account: uuid(row, 2)?,
+        account: opt_uuid(row, 2)?,
         kind: row.try_get(3)?,
         status: row.try_get(4)?,
         version: row.try_get(5)?,

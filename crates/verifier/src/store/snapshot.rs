@@ -1,5 +1,7 @@
 //! One consistent look at what is counted over whole tables.
 
+use domain::{ids::sandbox_account_id, money::Currency};
+
 use super::*;
 
 /// How far a partition is applied, and the last offset of each table's rows of it.
@@ -28,12 +30,15 @@ pub(crate) struct Snapshot {
     /// Partitions that have rows and no position.
     pub(crate) strays: Vec<(&'static str, u8, u16)>,
     pub(crate) sums: Vec<CurrencySum>,
+    /// Accounts that a command of the bank opened, or a test account.
     pub(crate) accounts: u64,
     pub(crate) mandates: u64,
     /// Entries, as the accounts' versions count them.
     pub(crate) entries: u128,
     /// Events, as the partners' sequences count them.
     pub(crate) events: u128,
+    pub(crate) holds: u64,
+    pub(crate) follow_ups: u64,
 }
 
 /// Reads the sums in one consistent snapshot, which ends before anything is walked.
@@ -80,9 +85,6 @@ async fn read_snapshot(connection: &mut MySqlConnection) -> Result<Snapshot> {
         let known = |at: &(u8, u16)| positions.iter().any(|it| (it.source, it.partition) == *at);
         strays.extend(found.into_iter().filter(|at| !known(at)).map(|(source, at)| (table, source, at)));
     }
-    let number = |row: &MySqlRow, column: usize| -> Result<i128> {
-        text(row, column)?.parse().map_err(|_| sqlx::Error::Decode("a sum that is no number".into()))
-    };
     let sums = "SELECT currency, CAST(SUM(balance_minor) AS CHAR), CAST(SUM(version) AS CHAR), COUNT(*) \
          FROM accounts GROUP BY currency ORDER BY currency";
     let sums = rows_of(connection, sums, |row| {
@@ -90,17 +92,30 @@ async fn read_snapshot(connection: &mut MySqlConnection) -> Result<Snapshot> {
         Ok((sum, number(row, 2)?, row.try_get::<i64, _>(3)?))
     })
     .await?;
+    // The bank's sandbox accounts are opened with the first test account of their currency.
+    let mut sql = Sql::new();
+    sql.text("SELECT COUNT(*) FROM accounts WHERE id IN (").list(Currency::ALL, |sql, currency| {
+        sql.uuid(sandbox_account_id(*currency).uuid());
+    });
+    sql.text(")");
+    let sandboxes = sqlx::raw_sql(sql.as_str()).fetch_one(&mut *connection).await?;
+    let sandboxes = sandboxes.try_get::<i64, _>(0)?.unsigned_abs();
     let mandates =
         rows_of(connection, "SELECT COUNT(*) FROM mandates", |row| row.try_get::<i64, _>(0)).await?;
+    let count = |row: &MySqlRow| row.try_get::<i64, _>(0);
+    let holds = rows_of(connection, "SELECT COUNT(*) FROM holds", count).await?;
+    let follow_ups = rows_of(connection, "SELECT COUNT(*) FROM follow_ups", count).await?;
     let events = "SELECT CAST(COALESCE(SUM(last_sequence), 0) AS CHAR) FROM partner_sequences";
     let events = rows_of(connection, events, |row| number(row, 0)).await?;
     Ok(Snapshot {
         positions,
         strays,
         entries: sums.iter().map(|(_, versions, _)| versions.unsigned_abs()).sum(),
-        accounts: sums.iter().map(|(_, _, accounts)| accounts.unsigned_abs()).sum(),
+        accounts: sums.iter().map(|(_, _, accounts)| accounts.unsigned_abs()).sum::<u64>() - sandboxes,
         mandates: mandates.iter().map(|count| count.unsigned_abs()).sum(),
         events: events.iter().map(|count| count.unsigned_abs()).sum(),
+        holds: holds.iter().map(|count| count.unsigned_abs()).sum(),
+        follow_ups: follow_ups.iter().map(|count| count.unsigned_abs()).sum(),
         sums: sums.into_iter().map(|(sum, _, _)| sum).collect(),
     })
 }

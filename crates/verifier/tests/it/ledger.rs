@@ -1,5 +1,7 @@
 //! A small ledger written by rows, as the processor would write it, so that tests can break it in every way.
 
+mod every_kind;
+
 use std::collections::HashMap;
 
 use domain::{
@@ -13,8 +15,8 @@ use domain::{
         payment_id,
     },
     mandate::{MandateKind, MandateStatus},
-    money::{Currency, decimal_text},
-    payment::{Metadata, PaymentKind, PaymentStatus, PaymentView, Reason, status_path},
+    money::Currency,
+    payment::{Amounts, Metadata, PaymentKind, PaymentStatus, PaymentView, Reason, status_path},
     time::Timestamp,
 };
 use runtime::sql::Sql;
@@ -23,12 +25,14 @@ use testkit::fixtures;
 use uuid::Uuid;
 
 const EUR: Currency = Currency::EUR;
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 11] = [
     "accounts",
     "settlement_accounts",
     "payments",
     "changes",
     "entries",
+    "holds",
+    "follow_ups",
     "mandates",
     "events",
     "partner_sequences",
@@ -40,6 +44,20 @@ struct Account {
     version: u64,
     balance: i64,
     head: [u8; 32],
+}
+
+/// A row of `payments` besides what its partner sees of it.
+struct Asked {
+    source: usize,
+    posting: Option<[(AccountId, u64); 2]>,
+    /// The accounts of what moved nothing.
+    accounts: Option<[AccountId; 2]>,
+    partner: Option<PartnerId>,
+    sequence: Option<u64>,
+    told: Option<(PartnerId, u64)>,
+    key: Option<String>,
+    /// Its place, when that is not the next one.
+    offset: Option<u64>,
 }
 
 /// What a payment row says, when it is not the plain truth.
@@ -59,7 +77,7 @@ pub(crate) struct Ledger {
     pub(crate) standing: MandateId,
     pub(crate) single: MandateId,
     accounts: HashMap<AccountId, Account>,
-    sequence: u64,
+    sequences: HashMap<PartnerId, u64>,
     offsets: [u64; 2],
     clock: i64,
     queued: String,
@@ -77,7 +95,7 @@ impl Ledger {
             standing: MandateId::from_uuid(derived_uuid("standing")),
             single: MandateId::from_uuid(derived_uuid("single")),
             accounts: HashMap::new(),
-            sequence: 0,
+            sequences: HashMap::new(),
             offsets: [0; 2],
             clock: 1_700_000_000_000_000,
             queued: TABLES.map(|table| format!("DELETE FROM {table}; ")).concat(),
@@ -145,9 +163,15 @@ impl Ledger {
     }
 
     fn tell(&mut self, event_type: EventType, at: Timestamp, data: &str) -> u64 {
-        self.sequence += 1;
+        self.tell_to(self.partner, event_type, at, data)
+    }
+
+    fn tell_to(&mut self, partner: PartnerId, event_type: EventType, at: Timestamp, data: &str) -> u64 {
+        let sequence = self.sequences.entry(partner).or_default();
+        *sequence += 1;
+        let sequence = *sequence;
         let mut sql = Sql::new();
-        sql.text("INSERT INTO events VALUES (").uuid(self.partner.uuid()).text(",").int(self.sequence);
+        sql.text("INSERT INTO events VALUES (").uuid(partner.uuid()).text(",").int(sequence);
         sql.text(",1,")
             .int(event_type.code())
             .text(",")
@@ -156,38 +180,51 @@ impl Ledger {
             .string(data)
             .text(")");
         self.queue(sql.as_str());
-        let sql = format!(
-            "REPLACE INTO partner_sequences VALUES ({}, {}, 1)",
-            hex(self.partner.uuid()),
-            self.sequence
-        );
+        let sql = format!("REPLACE INTO partner_sequences VALUES ({}, {}, 1)", hex(partner.uuid()), sequence);
         self.queue(&sql);
-        self.sequence
+        sequence
     }
 
     fn change(&mut self, command: &BankCommand, told: Option<EventType>, data: &str) -> Timestamp {
         let at = self.tick();
-        let (kind, target) = match command {
-            BankCommand::OpenAccount(open) => ("open_account", open.account.uuid()),
-            BankCommand::GrantMandate(grant) => ("grant_mandate", grant.mandate.uuid()),
-            _ => panic!("not needed here"),
-        };
         let sequence = told.map(|event_type| self.tell(event_type, at, data));
         let text = serde_json::to_string(command).unwrap();
+        let fingerprint = Fingerprint::of(&[text.as_bytes()]);
+        let names = (command.word(), command.kafka_key());
+        self.change_row(2, derived_uuid(&text), names, sequence, &fingerprint, &text, at, None);
+        at
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the columns of a row")]
+    fn change_row(
+        &mut self,
+        source: usize,
+        id: Uuid,
+        (kind, target): (&'static str, Uuid),
+        sequence: Option<u64>,
+        fingerprint: &Fingerprint,
+        command: &str,
+        at: Timestamp,
+        offset: Option<u64>,
+    ) {
+        let offset = offset.unwrap_or_else(|| self.offset(source));
         let mut sql = Sql::new();
-        sql.text("INSERT INTO changes VALUES (2,0,").int(self.offset(2)).text(",");
-        sql.uuid(derived_uuid(&text)).text(",").string(kind).text(",NULL,").uuid(target).text(",");
-        sql.opt_uuid(told.map(|_| self.partner.uuid())).text(",").opt_int(sequence).text(",");
-        sql.bytes(Fingerprint::of(&[text.as_bytes()]).as_bytes()).text(",").string(&text).text(",");
+        sql.text("INSERT INTO changes VALUES (").int(source as i64).text(",0,").int(offset).text(",");
+        sql.uuid(id).text(",").string(kind).text(",NULL,").uuid(target).text(",");
+        sql.opt_uuid(sequence.map(|_| self.partner.uuid())).text(",").opt_int(sequence).text(",");
+        sql.bytes(fingerprint.as_bytes()).text(",").string(command).text(",");
         sql.uuid(Uuid::nil()).text(",").string("test").text(",").uuid(Uuid::nil()).text(",NULL,");
         sql.datetime(at.civil()).text(",").datetime(at.civil()).text(")");
         self.queue(sql.as_str());
         self.store_positions();
-        at
     }
 
     fn open(&mut self, account: AccountId, owner: Owner) {
         let at = self.change(&fixtures::open_account(account, owner, EUR), None, "");
+        self.account_row(account, owner, at);
+    }
+
+    fn account_row(&mut self, account: AccountId, owner: Owner, at: Timestamp) {
         let (kind, id) = owner.stored();
         let mut sql = Sql::new();
         sql.text("INSERT INTO accounts VALUES (").uuid(account.uuid()).text(",").int(kind.code()).text(",");
@@ -218,10 +255,10 @@ impl Ledger {
             kind,
             status: MandateStatus::Active,
             currency: EUR,
-            per_payment_max: None,
-            daily_cap: None,
+            per_payment_max: Some("500.00".to_owned()),
+            daily_cap: Some("800.00".to_owned()),
             expires_at: None,
-            reference: None,
+            reference: Some("contract".to_owned()),
         };
         let data = format!(r#"{{"mandate":{}}}"#, serde_json::to_string(&view).unwrap());
         let command = BankCommand::GrantMandate(grant);
@@ -278,7 +315,7 @@ impl Ledger {
         let id = PaymentId::from_uuid(derived_uuid("deposit"));
         let posting = self.enter(id, [bank_account_id(EUR), account], amount, at);
         let view = Self::view(id, PaymentKind::Deposit, PaymentStatus::Posted, amount, at);
-        self.payment_row(2, &view, Some(posting), None, None);
+        self.payment_row(&view, Asked { posting: Some(posting), ..asked(2) });
     }
 
     fn enter_payment(&mut self, paid: &Paid) {
@@ -324,10 +361,9 @@ impl Ledger {
             status,
             under_review: false,
             version: 1,
-            amount: decimal_text(amount, EUR),
-            currency: EUR,
-            amount_captured: decimal_text(captured, EUR),
-            amount_refunded: decimal_text(0, EUR),
+            amounts: Some(Amounts::of(EUR, amount, captured, 0)),
+            from: None,
+            to: None,
             mandate: None,
             reference: Some("order".to_owned()),
             description: None,
@@ -336,6 +372,7 @@ impl Ledger {
             livemode: true,
             created_at: at,
             decided_at: Some(at),
+            expires_at: None,
             status_url: status_path(id),
         }
     }
@@ -347,40 +384,50 @@ impl Ledger {
         event_type: EventType,
         key: &str,
     ) {
-        let data = format!(r#"{{"payment":{}}}"#, serde_json::to_string(view).unwrap());
-        let sequence = self.tell(event_type, view.created_at, &data);
-        self.payment_row(1, view, posting, Some(sequence), Some(key));
+        let asked = Asked { posting, key: Some(key.to_owned()), ..asked(1) };
+        self.tell_payment(view, event_type, asked);
     }
 
-    fn payment_row(
-        &mut self,
-        source: usize,
-        view: &PaymentView,
-        posting: Option<[(AccountId, u64); 2]>,
-        sequence: Option<u64>,
-        key: Option<&str>,
-    ) {
+    fn tell_payment(&mut self, view: &PaymentView, event_type: EventType, asked: Asked) {
+        let data = format!(r#"{{"payment":{}}}"#, serde_json::to_string(view).unwrap());
+        let sequence = self.tell(event_type, view.decided_at.unwrap(), &data);
+        let partner = Some(self.partner);
+        self.payment_row(view, Asked { sequence: Some(sequence), partner, ..asked });
+    }
+
+    fn payment_row(&mut self, view: &PaymentView, asked: Asked) {
         let minor = |text: &str| text.replace('.', "").parse::<i64>().unwrap();
-        let partner = key.map(|_| self.partner.uuid());
+        let key = asked.key.as_deref();
         let fingerprint = Fingerprint::of(&[b"other", key.unwrap_or_default().as_bytes()]);
+        let offset = asked.offset.unwrap_or_else(|| self.offset(asked.source));
         let mut sql = Sql::new();
-        sql.text("INSERT INTO payments VALUES (")
-            .int(source as i64)
-            .text(",0,")
-            .int(self.offset(source))
-            .text(",");
+        sql.text("INSERT INTO payments VALUES (").int(asked.source as i64).text(",0,").int(offset).text(",");
         sql.uuid(view.id.uuid()).text(",").uuid(view.root.uuid()).text(",").int(view.kind.code()).text(",");
-        sql.int(view.status.code()).text(",").opt_int(view.reason.map(Reason::code)).text(",1,");
-        sql.opt_uuid(partner).text(",").opt_uuid(view.mandate.map(|it| it.uuid())).text(",'EUR',");
-        sql.int(minor(&view.amount)).text(",").int(minor(&view.amount_captured)).text(",0,");
-        for side in [0, 1] {
-            let side = posting.map(|posting| posting[side]);
-            sql.opt_uuid(side.map(|it| it.0.uuid())).text(",").opt_int(side.map(|it| it.1)).text(",");
+        sql.int(view.status.code()).text(",").opt_int(view.reason.map(Reason::code)).text(",");
+        sql.int(view.version).text(",").opt_uuid(asked.partner.map(|it| it.uuid())).text(",");
+        sql.opt_uuid(view.mandate.map(|it| it.uuid())).text(",");
+        match &view.amounts {
+            Some(amounts) => {
+                sql.string(amounts.currency.code()).text(",").int(minor(&amounts.amount)).text(",");
+                sql.int(minor(&amounts.amount_captured)).text(",").int(minor(&amounts.amount_refunded));
+            }
+            None => {
+                sql.text("NULL,0,0,0");
+            }
         }
-        sql.opt_int(sequence).text(",").bytes(fingerprint.as_bytes()).text(",1,'order',NULL,");
+        for side in [0, 1] {
+            let version = asked.posting.map(|posting| posting[side].1);
+            let account = asked.posting.map(|posting| posting[side].0);
+            let account = account.or(asked.accounts.map(|it| it[side]));
+            sql.text(",").opt_uuid(account.map(|it| it.uuid())).text(",").opt_int(version);
+        }
+        sql.text(",").opt_int(asked.sequence).text(",").bytes(fingerprint.as_bytes()).text(",");
+        sql.int(u8::from(view.livemode)).text(",").opt_string(view.reference.as_deref()).text(",NULL,");
         sql.string(&serde_json::to_string(&view.metadata).unwrap()).text(",").uuid(Uuid::nil());
         sql.text(",NULL,").uuid(Uuid::nil()).text(",NULL,").opt_string(key).text(",");
-        sql.datetime(view.created_at.civil()).text(",").datetime(view.created_at.civil()).text(")");
+        sql.datetime(view.created_at.civil()).text(",").datetime(view.decided_at.unwrap().civil()).text(",");
+        sql.opt_datetime(view.expires_at.map(Timestamp::civil)).text(",");
+        sql.opt_uuid(asked.told.map(|it| it.0.uuid())).text(",").opt_int(asked.told.map(|it| it.1)).text(")");
         self.queue(sql.as_str());
         self.store_positions();
     }
@@ -417,6 +464,19 @@ impl Ledger {
     /// An instant after everything written so far.
     pub(crate) fn later(&mut self) -> Timestamp {
         self.tick()
+    }
+}
+
+fn asked(source: usize) -> Asked {
+    Asked {
+        source,
+        posting: None,
+        accounts: None,
+        partner: None,
+        sequence: None,
+        told: None,
+        key: None,
+        offset: None,
     }
 }
 

@@ -19,6 +19,16 @@ async fn verify(env: &Env, state: Option<&Path>) -> Report {
 }
 
 #[tokio::test]
+async fn a_ledger_with_every_kind_is_whole() {
+    let env = Env::new("verifier-kinds").await;
+    let mut ledger = Ledger::write(env.pool()).await;
+    ledger.write_every_kind().await;
+    let whole = verify(&env, None).await;
+    assert!(whole.is_whole(), "{:#?}", whole.findings);
+    env.close().await;
+}
+
+#[tokio::test]
 async fn every_alteration_is_found_and_its_row_named() {
     let env = Env::new("verifier").await;
     let ledger = Ledger::write(env.pool()).await;
@@ -99,7 +109,7 @@ async fn every_alteration_is_found_and_its_row_named() {
             format!("INSERT INTO accounts SELECT {paid}, owner_kind, owner_id, currency, status, 0, 0, 0, NULL, NULL, 0, 0, 0, REPEAT('\\0', 32), entered_at FROM accounts WHERE id = {customer}"),
             I4, "accounts", String::new(),
         ),
-        (format!("UPDATE settlement_accounts SET account_id = {customer}"), I8, "payments", String::new()),
+        (format!("UPDATE settlement_accounts SET account_id = {customer}"), I6, "settlement_accounts", "EUR".into()),
         (format!("INSERT INTO settlement_accounts VALUES ({partner}, 'USD', {settlement})"), I6, "settlement_accounts", "USD".into()),
         // payments
         (format!("UPDATE payments SET amount_minor = 999 WHERE id = {paid}"), I8, "payments", payment_key.clone()),
@@ -110,7 +120,7 @@ async fn every_alteration_is_found_and_its_row_named() {
         (format!("UPDATE payments SET status = 1 WHERE id = {paid}"), I6, "payments", payment_key.clone()),
         (format!("UPDATE payments SET status = 88 WHERE id = {paid}"), I6, "payments", payment_key.clone()),
         (format!("UPDATE payments SET reason = NULL WHERE id = {rejected}"), I6, "payments", String::new()),
-        (format!("UPDATE payments SET kind = 2 WHERE id = {paid}"), I6, "payments", payment_key.clone()),
+        (format!("UPDATE payments SET kind = 2 WHERE id = {paid}"), I8, "payments", payment_key.clone()),
         (format!("UPDATE payments SET version = 0 WHERE id = {paid}"), I6, "payments", payment_key.clone()),
         (format!("UPDATE payments SET debit_version = 2 WHERE id = {paid}"), I1, "payments", payment_key.clone()),
         (format!("UPDATE payments SET debit_version = 200 WHERE id = {paid}"), I1, "payments", payment_key.clone()),
@@ -182,11 +192,11 @@ async fn every_alteration_is_found_and_its_row_named() {
         ("UPDATE positions SET announced_offset = 300 WHERE source = 1 AND kafka_partition = 0".to_owned(), I4, "positions", "source 1 partition 0".into()),
         ("UPDATE positions SET record_hash = NULL WHERE source = 1 AND kafka_partition = 0".to_owned(), I4, "positions", "source 1 partition 0".into()),
         (
-            "INSERT INTO dead_letters VALUES (1, 0, 1, 1, NULL, NULL, 'undecodable', '', NULL, '', NOW(), NOW())".to_owned(),
+            "INSERT INTO dead_letters VALUES (1, 0, 1, 1, NULL, NULL, 'undecodable', '', NULL, '', NOW(), NOW(), NULL)".to_owned(),
             I4, "dead_letters", "offset 1".into(),
         ),
         (
-            "INSERT INTO dead_letters VALUES (1, 1, 0, 1, NULL, NULL, 'other', '', NULL, '', NOW(), NOW())".to_owned(),
+            "INSERT INTO dead_letters VALUES (1, 1, 0, 1, NULL, NULL, 'other', '', NULL, '', NOW(), NOW(), NULL)".to_owned(),
             I6, "dead_letters", "partition 1".into(),
         ),
     ];
@@ -293,7 +303,7 @@ async fn outcomes_count_every_id_once() {
     let ledger = Ledger::write(env.pool()).await;
     let review = payment_id(ledger.partner, "review");
     let sql = format!(
-        "INSERT INTO dead_letters VALUES (1, 1, 0, 1, {}, NULL, 'data_error', '', NULL, '', NOW(), NOW())",
+        "INSERT INTO dead_letters VALUES (1, 1, 0, 1, {}, NULL, 'data_error', '', NULL, '', NOW(), NOW(), NULL)",
         hex(review.uuid())
     );
     ledger.execute(&sql).await;
