@@ -88,6 +88,11 @@ pub fn sandbox_account_id(currency: crate::money::Currency) -> AccountId {
     AccountId::from_uuid(derived_uuid(&format!("bank:sandbox:{currency}")))
 }
 
+/// The settlement account of a test partner that nobody opened one for.
+pub fn sandbox_settlement_id(partner: PartnerId, currency: crate::money::Currency) -> AccountId {
+    AccountId::from_uuid(derived_uuid(&format!("sandbox:settlement:{partner}:{currency}")))
+}
+
 /// The customer who owns the test accounts.
 pub fn sandbox_owner() -> UserId {
     UserId::from_uuid(derived_uuid("sandbox"))

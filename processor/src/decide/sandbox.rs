@@ -4,7 +4,7 @@
 use domain::account::{AccountStatus, Owner};
 use domain::command::{OpenAccount, PartnerEnvelope, SandboxMandate, SandboxState};
 use domain::event::EventType;
-use domain::ids::{AccountId, PartnerId, sandbox_account_id, sandbox_owner};
+use domain::ids::{AccountId, PartnerId, sandbox_account_id, sandbox_owner, sandbox_settlement_id};
 use domain::mandate::MandateStatus;
 use domain::payment::Reason;
 
@@ -53,9 +53,15 @@ impl Fold {
         envelope: &PartnerEnvelope,
         sandbox: &SandboxMandate,
     ) -> Result<(), Reason> {
-        let funds = sandbox_account_id(sandbox.terms.currency);
+        let currency = sandbox.terms.currency;
+        let funds = sandbox_account_id(currency);
         if self.account(funds).is_err() {
             self.open_sandbox_account(funds, Owner::Bank, sandbox)?;
+        }
+        // A partner that registered itself has nothing to be credited on yet.
+        if !self.view.settlement_accounts.contains_key(&(envelope.partner, currency)) {
+            let settlement = sandbox_settlement_id(envelope.partner, currency);
+            self.open_sandbox_account(settlement, Owner::Partner(envelope.partner), sandbox)?;
         }
         self.open_sandbox_account(sandbox.account, Owner::Customer(sandbox_owner()), sandbox)?;
         let (mut deposit, asked) = self.asked_by_partner(item, envelope);

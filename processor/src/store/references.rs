@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use domain::account::Owner;
 use domain::command::{BankCommand, PartnerCommand, PartnerEnvelope};
-use domain::ids::{AccountId, MandateId, PartnerId, PaymentId, bank_account_id, sandbox_account_id};
+use domain::ids::{
+    AccountId, MandateId, PartnerId, PaymentId, bank_account_id, sandbox_account_id, sandbox_settlement_id,
+};
 use uuid::Uuid;
 
 use super::dead_letters::Named;
@@ -122,7 +124,10 @@ impl References {
             PartnerCommand::SandboxMandate(sandbox) => {
                 self.payment_ids.insert(id);
                 self.mandates.insert(sandbox.terms.mandate);
-                self.accounts.extend([sandbox.account, sandbox_account_id(sandbox.terms.currency)]);
+                let currency = sandbox.terms.currency;
+                let settlement = sandbox_settlement_id(envelope.partner, currency);
+                self.accounts.extend([sandbox.account, settlement, sandbox_account_id(currency)]);
+                self.settled.insert(envelope.partner);
             }
         }
     }

@@ -3,11 +3,13 @@
 
 use domain::account::{AccountStatus, Owner};
 use domain::command::{
-    BankCommand, BankTransfer, Deposit, FollowUp, MandateTerms, Part, PartnerCommand, Reversal, SetLimits,
-    TransferCommand,
+    BankCommand, BankTransfer, Deposit, FollowUp, MandateTerms, Part, PartnerCommand, Reversal,
+    SandboxMandate, SandboxState, SetLimits, TransferCommand,
 };
 use domain::event::EventType;
-use domain::ids::{PartnerId, PaymentId, bank_account_id, expiry_id, mandate_end_id, payment_id};
+use domain::ids::{
+    PartnerId, PaymentId, bank_account_id, expiry_id, mandate_end_id, payment_id, sandbox_account_id,
+};
 use domain::mandate::{MandateKind, MandateStatus};
 use domain::money::Currency::{self, EUR, USD};
 use domain::payment::{Metadata, PaymentStatus, Reason};
@@ -15,14 +17,14 @@ use domain::time::Timestamp;
 
 use super::world::{self, World, customer_account, new_account, new_mandate, partner, shop_account};
 use super::{Left, Row, Spoil, customer, decide, mandate, shop};
-use crate::decide::{Slot, Touch, View};
+use crate::decide::{Partner, Slot, Touch, View};
 use crate::item::{Content, Item};
 
 /// How long the authorisations of these tests hold.
 const HOLD_S: u32 = 60;
 
-fn part(amount_minor: i64) -> Option<Part> {
-    Some(Part { amount_minor, currency: EUR })
+fn part(amount_minor: i64) -> Part {
+    Part { amount_minor, currency: EUR }
 }
 
 fn follow_up(part: Option<Part>) -> FollowUp {
@@ -143,7 +145,7 @@ fn a_capture_is_checked_in_order() {
         (Reason::AccountClosed, |view| shop(view).status = AccountStatus::Closed),
         (Reason::AmountOverflow, |view| shop(view).balance_minor = i64::MAX),
     ];
-    in_order(&view, &capture(id, "c", part(600)), spoils, Some(EventType::CaptureRejected));
+    in_order(&view, &capture(id, "c", Some(part(600))), spoils, Some(EventType::CaptureRejected));
 }
 
 #[test]
@@ -159,7 +161,7 @@ fn a_refund_is_checked_in_order() {
         (Reason::AccountClosed, |view| customer(view).status = AccountStatus::Closed),
         (Reason::InsufficientFunds, |view| shop(view).balance_minor = 599),
     ];
-    in_order(&view, &refund(id, "r", part(600)), spoils, Some(EventType::RefundRejected));
+    in_order(&view, &refund(id, "r", Some(part(600))), spoils, Some(EventType::RefundRejected));
 }
 
 #[test]
@@ -206,7 +208,7 @@ fn other(view: &mut View) -> &mut crate::decide::Account {
 #[test]
 fn a_reversal_is_checked_in_order() {
     let (view, payment) = posted(World::new().view);
-    let reversal = world::bank(1, BankCommand::Reversal(Reversal { payment, part: part(600) }));
+    let reversal = world::bank(1, BankCommand::Reversal(Reversal { payment, part: Some(part(600)) }));
     let spoils: &[(Reason, Spoil)] = &[
         (Reason::PaymentUnknown, |view| view.payments.clear()),
         (Reason::CurrencyMismatch, |view| root(view).amount = domain::money::Amount::new(1_000, USD).ok()),
@@ -227,7 +229,7 @@ fn what_is_held_cannot_be_spent_and_what_is_not_captured_is_released() {
     let items = [
         world::payment("above", 501),
         world::payment("fits", 500),
-        capture(id, "c", part(400)),
+        capture(id, "c", Some(part(400))),
         world::payment("rest", 600),
     ];
     let (view, left) = decide(&items, view, world::DECIDED_AT);
@@ -271,8 +273,8 @@ fn of_capture_and_expiry_exactly_one_wins_at_the_boundary() {
 fn two_refunds_that_are_too_much_together_end_with_one_rejected() {
     let (view, id) = posted(World::new().view);
     let items = [
-        refund(id, "a", part(600)),
-        refund(id, "b", part(600)),
+        refund(id, "a", Some(part(600))),
+        refund(id, "b", Some(part(600))),
         refund(id, "rest", None),
         refund(id, "none", None),
     ];
@@ -515,4 +517,49 @@ fn a_mandate_expires_when_its_time_has_come_and_not_before() {
     let own = end(1, "cancel", PartnerCommand::CancelMandate(terms(1)));
     let (_, left) = decide(&[own], fresh, world::DECIDED_AT);
     assert_eq!(reasons(&left), [Some(Reason::MandateNotActive)]);
+}
+
+#[test]
+fn a_test_partner_gets_a_settlement_account_with_its_first_sandbox_mandate() {
+    let sandbox = |key: &str, n: u128, state| {
+        let terms = MandateTerms { answer_by: None, ..terms(n) };
+        let command = SandboxMandate { account: new_account(n), balance_minor: 1_000, terms, state };
+        let id = payment_id(partner(2), key);
+        world::partner_command(partner(2), key, id, PartnerCommand::SandboxMandate(command))
+    };
+    let mut view = World::new().view;
+    let live = sandbox("live", 10, SandboxState::Active);
+    view.partners.insert(partner(2), Partner { active: true, livemode: false });
+    let mut of_live = live.clone();
+    if let Content::Partner(envelope) = &mut of_live.content {
+        envelope.partner = partner(1);
+    }
+    let items = [
+        of_live,
+        sandbox("a", 11, SandboxState::Active),
+        sandbox("a again", 11, SandboxState::Active),
+        sandbox("b", 12, SandboxState::AccountFrozen),
+        sandbox("c", 13, SandboxState::AccountClosed),
+        world::payment_of(partner(2), new_mandate(11), "p", 1_000),
+        world::payment_of(partner(2), new_mandate(12), "q", 1_000),
+    ];
+    let (view, left) = decide(&items, view, world::DECIDED_AT);
+    assert_eq!(
+        reasons(&left),
+        [
+            Some(Reason::TestPartnersOnly),
+            None,
+            Some(Reason::AccountExists),
+            None,
+            Some(Reason::AccountNotEmpty)
+        ]
+    );
+    let paid: Vec<_> = left.payments.iter().map(|row| (row.status, row.reason)).collect();
+    assert_eq!(
+        paid[2..],
+        [(PaymentStatus::Posted, None), (PaymentStatus::Rejected, Some(Reason::AccountFrozen))]
+    );
+    let settlement = view.settlement_accounts[&(partner(2), EUR)].row;
+    assert_eq!(view.accounts[&settlement].row.balance_minor, 1_000);
+    assert_eq!(view.accounts[&sandbox_account_id(EUR)].row.balance_minor, -2_000);
 }
