@@ -23,7 +23,7 @@ use crate::store::{DeliveryKey, Status, catch_up as store};
 /// Events read at a time.
 const PAGE: u32 = 500;
 /// How far behind its last recorded event an endpoint may have unrecorded ones: more than are ever under way.
-const MARGIN: u64 = 50_000;
+pub const MARGIN: u64 = 50_000;
 /// The pause after an error.
 const ERROR_WAIT: Duration = Duration::from_secs(1);
 
@@ -61,10 +61,11 @@ impl CatchUp {
         self.endpoints.refresh().await?;
         let snapshot = self.endpoints.snapshot();
         let mut added = 0;
-        for (id, last) in store::last_recorded(&self.pool).await? {
-            if let Some(endpoint) = snapshot.get(id).filter(|endpoint| !endpoint.disabled) {
-                added += self.fill_endpoint(endpoint, last).await?;
-            }
+        let open: Vec<_> = snapshot.all().filter(|endpoint| !endpoint.disabled).collect();
+        let ids: Vec<_> = open.iter().map(|endpoint| (endpoint.id, endpoint.partner)).collect();
+        let last = store::last_recorded(&self.pool, &ids).await?;
+        for endpoint in open {
+            added += self.fill_endpoint(endpoint, last.get(&endpoint.id).copied()).await?;
         }
         Ok(added)
     }

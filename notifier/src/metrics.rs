@@ -36,6 +36,10 @@ pub fn describe() {
     describe_counter!("wired_notifier_leased_total", "First tries stored as leased because they took long");
     describe_counter!("wired_notifier_dead_total", "Deliveries given up after the last attempt");
     describe_counter!("wired_notifier_disabled_endpoints_total", "Endpoints disabled by reason");
+    describe_counter!("wired_notifier_pings_total", "Pings and rehearsals by verdict");
+    describe_counter!("wired_notifier_replayed_total", "Deliveries that replays made due again");
+    describe_gauge!("wired_notifier_open_replays", "Replays that are being worked off");
+    describe_counter!("wired_notifier_expired_deliveries_total", "Deliveries deleted after their time");
     describe_counter!("wired_notifier_flushes_total", "Transactions that recorded results");
     describe_counter!("wired_notifier_flush_errors_total", "Failed attempts to record results");
     describe_histogram!("wired_notifier_flush_rows", "Results recorded in one transaction");
@@ -83,6 +87,11 @@ pub(crate) fn record(name: &'static str, value: f64) {
 /// An endpoint was disabled.
 pub(crate) fn disabled(reason: &'static str) {
     counter!("wired_notifier_disabled_endpoints_total", "reason" => reason).increment(1);
+}
+
+/// A ping was answered.
+pub(crate) fn pinged(verdict: &'static str) {
+    counter!("wired_notifier_pings_total", "verdict" => verdict).increment(1);
 }
 
 /// The state of the lanes.

@@ -7,10 +7,11 @@
 //! Only after the commit are offsets released and memory given back. While MySQL is away it tries again for ever:
 //! what is bounded are the results that wait, by the permits that their deliveries hold.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::notice::NoticeType;
 use domain::time::Timestamp;
 use runtime::health::Component;
 use sqlx::MySqlPool;
@@ -19,11 +20,11 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::due::DueBoard;
-use crate::endpoints::Endpoints;
+use crate::endpoints::{Endpoint, Endpoints, Snapshot};
 use crate::in_progress::InProgress;
 use crate::metrics;
 use crate::store::deliveries::{self, AttemptRow, DeliveryRow};
-use crate::store::endpoint_states::{self, Change};
+use crate::store::endpoint_states::{self, Change, Concerned};
 use crate::store::{DeliveryKey, Status};
 
 /// How long results gather after the first: longer saves transactions, and costs repeated webhooks after a crash.
@@ -33,8 +34,6 @@ const BATCH_MAX: usize = deliveries::ROWS_MAX;
 /// Waits between tries while MySQL is away.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
-/// An endpoint that has failed for so long is disabled.
-const FAILING_MAX: Duration = Duration::from_secs(5 * 24 * 3_600);
 
 /// Where a delivery stands after a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +100,6 @@ pub struct Recorder {
     health: Component,
     /// What was last written of each endpoint: since when it fails.
     failing: HashMap<Uuid, Option<Timestamp>>,
-    disabled: HashSet<Uuid>,
 }
 
 impl Recorder {
@@ -114,16 +112,7 @@ impl Recorder {
         endpoints: Arc<Endpoints>,
         health: Component,
     ) -> Self {
-        Self {
-            pool,
-            owner,
-            in_progress,
-            due,
-            endpoints,
-            health,
-            failing: HashMap::new(),
-            disabled: HashSet::new(),
-        }
+        Self { pool, owner, in_progress, due, endpoints, health, failing: HashMap::new() }
     }
 
     /// Records until all senders are gone.
@@ -233,48 +222,63 @@ impl Recorder {
     /// next result says it again.
     async fn record_states(&mut self, batch: &[Record]) {
         let snapshot = self.endpoints.snapshot();
-        let mut changes = Vec::new();
+        let mut changes: Vec<(Concerned, Change)> = Vec::new();
         for record in batch {
             let Some(attempt) = record.attempt.as_ref().filter(|attempt| !attempt.ours) else { continue };
-            let endpoint = record.key.endpoint;
-            let Some(known) = snapshot.get(endpoint) else { continue };
-            let failing = self.failing.entry(endpoint).or_insert(known.failing_since);
-            if attempt.succeeded {
-                if failing.take().is_some() {
-                    changes.push((endpoint, Change::Recovered));
+            let Some(known) = snapshot.get(record.key.endpoint) else { continue };
+            let failing = self.failing.entry(known.id).or_insert(known.failing_since);
+            let at = attempt.started_at;
+            if known.disabled && !attempt.succeeded {
+                continue;
+            }
+            let change = match (attempt.succeeded, *failing) {
+                (true, None) => continue,
+                (true, Some(_)) => {
+                    *failing = None;
+                    Change::Recovered
                 }
-                continue;
-            }
-            let since = *failing.get_or_insert_with(|| {
-                changes.push((endpoint, Change::Failing(attempt.started_at)));
-                attempt.started_at
-            });
-            let failing_for = record.at.micros().saturating_sub(since.micros());
-            let reason = if attempt.gone {
-                "gone"
-            } else if u128::try_from(failing_for).is_ok_and(|micros| micros >= FAILING_MAX.as_micros()) {
-                "failing"
-            } else {
-                continue;
+                (false, since) => {
+                    *failing = since.or(Some(at));
+                    let is_due = since.is_none_or(|since| endpoint_states::is_due(since, at));
+                    match (attempt.gone, is_due) {
+                        (true, _) => Change::Gone(at),
+                        (false, true) => Change::Failed(at),
+                        (false, false) => continue,
+                    }
+                }
             };
-            if !known.disabled && self.disabled.insert(endpoint) {
-                tracing::warn!(endpoint.id = %endpoint, endpoint.disabled_reason = reason, "endpoint disabled");
-                metrics::disabled(reason);
-                changes.push((endpoint, Change::Disabled(record.at, reason)));
-            }
+            changes.push((concerned(known, &snapshot), change));
         }
         if changes.is_empty() {
             return;
         }
-        if let Err(error) = endpoint_states::apply(&self.pool, &changes).await {
-            tracing::warn!(error = %error, "how endpoints fare was not recorded");
-            self.failing.clear();
-        } else {
-            self.endpoints.refresh_soon();
+        let outcomes = match endpoint_states::apply(&self.pool, &changes).await {
+            Ok(outcomes) => outcomes,
+            Err(error) => {
+                tracing::warn!(error = %error, "how endpoints fare was not recorded");
+                self.failing.clear();
+                return;
+            }
+        };
+        for outcome in outcomes {
+            self.failing.insert(outcome.endpoint, outcome.failing_since);
+            if let Some(reason) = outcome.disabled {
+                let reason = reason.as_str();
+                tracing::warn!(endpoint.id = %outcome.endpoint, endpoint.disabled_reason = reason, "endpoint disabled");
+                metrics::disabled(reason);
+            }
         }
-        // Whoever enables an endpoint again must be able to see it disabled again.
-        self.disabled.clear();
+        self.failing.retain(|endpoint, _| snapshot.get(*endpoint).is_some());
+        self.endpoints.refresh_soon();
     }
+}
+
+fn concerned(endpoint: &Endpoint, snapshot: &Snapshot) -> Concerned {
+    let others = snapshot.of_partner(endpoint.partner).iter();
+    let told = others
+        .filter(|other| other.id != endpoint.id && other.wants_notice(NoticeType::EndpointDisabled))
+        .map(|other| other.id);
+    Concerned { endpoint: endpoint.id, partner: endpoint.partner, told: told.collect() }
 }
 
 /// Splits a batch into deliveries that are new and all others. What is new here and has another result behind it is

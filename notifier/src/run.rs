@@ -20,10 +20,13 @@ use crate::deliver::Deliverer;
 use crate::dispatch::Dispatcher;
 use crate::due::DueBoard;
 use crate::endpoints::Endpoints;
+use crate::expire;
 use crate::in_progress::InProgress;
 use crate::metrics;
+use crate::ping::Pinger;
 use crate::progress::Progress;
 use crate::recorder::Recorder;
+use crate::replay::Replayer;
 use crate::resolver::{Lookup, SystemLookup};
 
 /// The consumer group.
@@ -83,7 +86,7 @@ pub async fn run_with_lookup(
     let sender = Sender::new(lookup, config.loopback(), limits.endpoint)?;
     let look_up = config.mysql.pool("look-up", 3)?;
     let record = config.mysql.pool("record", 2)?;
-    let retry = config.mysql.pool("retry", 2)?;
+    let retry = config.mysql.pool("retry", 4)?;
     runtime::mysql::observe(&record, "record", end.clone());
     let progress = Arc::new(Progress::default());
     let in_progress = Arc::new(InProgress::new(Arc::clone(&progress)));
@@ -92,6 +95,7 @@ pub async fn run_with_lookup(
         Arc::new(Endpoints::new(look_up.clone(), keys, config.loopback(), health.component("endpoints")));
     let mysql = health.component("mysql");
     let (records, recorded) = mpsc::unbounded_channel();
+    let pinger = Pinger { pool: retry.clone(), endpoints: Arc::clone(&endpoints), sender: sender.clone() };
     let deliverer = Arc::new(Deliverer::new(sender, Arc::clone(&endpoints), limits, records));
     let (batches, dispatched) = mpsc::channel(consumer::BATCHES_MAX);
     let (gaps, asked) = mpsc::unbounded_channel();
@@ -105,6 +109,7 @@ pub async fn run_with_lookup(
         CatchUp { pool: retry.clone(), endpoints: Arc::clone(&endpoints), due: Arc::clone(&due) }
             .run(asked, filled),
     );
+    tasks.spawn(expire::run(retry.clone(), shutdown.clone()));
     let dispatcher = Dispatcher {
         pool: look_up,
         endpoints: Arc::clone(&endpoints),
@@ -115,6 +120,11 @@ pub async fn run_with_lookup(
         health: mysql.clone(),
     };
     let mut working = JoinSet::new();
+    working.spawn(
+        Replayer { pool: retry.clone(), endpoints: Arc::clone(&endpoints), due: Arc::clone(&due) }
+            .run(shutdown.clone()),
+    );
+    working.spawn(pinger.run(shutdown.clone()));
     working.spawn(dispatcher.run(dispatched, shutdown.clone()));
     let claimer = Claimer {
         pool: retry,

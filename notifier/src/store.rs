@@ -1,7 +1,7 @@
 //! All SQL of the notifier.
 //!
-//! Order of locks: `deliveries` by primary key ascending, then `attempts` (inserts only), then `endpoint_states` by
-//! primary key, each in a transaction of its own but the first two. No transaction spans a request.
+//! Order of locks, within any transaction: `replays`, `endpoint_states`, `notices`, `deliveries`, each by primary key
+//! ascending, then inserts into `attempts`. No transaction spans a request.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,6 +15,9 @@ pub mod claims;
 pub mod deliveries;
 pub mod endpoint_states;
 pub mod endpoints;
+pub mod expiry;
+pub mod notices;
+pub mod replays;
 
 /// An event at an endpoint: the primary key of `deliveries`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

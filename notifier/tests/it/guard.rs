@@ -32,7 +32,7 @@ impl Lookup for Fake {
             "metadata.test" => &["169.254.169.254"],
             // An address of the public internet at which nothing of ours listens.
             "rebinding.test" if !self.rebound.swap(true, Ordering::Relaxed) => &["192.0.1.1"],
-            "rebinding.test" => &["127.0.0.1"],
+            "rebinding.test" => &["::1"],
             _ => &[],
         };
         let found: Vec<IpAddr> = found.iter().map(|ip| ip.parse().unwrap()).collect();
