@@ -5,6 +5,8 @@
 interop_setup() {
     interop_python
     interop_node
+    receiver_go
+    receiver_java
 }
 
 interop_python() {
@@ -38,4 +40,40 @@ interop_node() {
     npm ci --prefix "$target" --no-audit --no-fund --ignore-scripts --omit=dev >>"$LOGS/setup.log" 2>&1 ||
         die "npm could not fetch the interop libraries: see $(relative "$LOGS/setup.log"), check the network and run this again"
     cp "$source/package-lock.json" "$target/installed-lock.json"
+}
+
+# The receivers of docs/receivers in the languages that must be compiled. Neither language is installed for them: where it is
+# missing, its test says that it is skipped.
+
+receiver_go() {
+    local source=$ROOT/docs/receivers/go target=$ROOT/.local/receivers/go
+    if ! command -v go >/dev/null; then
+        say "Go is missing: the test of the receiver in Go is skipped"
+        return
+    fi
+    cat "$source/receiver.go" "$source/go.sum" | cmp -s - "$target/built-from" && return
+    say "building the receiver in Go"
+    mkdir -p "$target"
+    # Its own toolchain: Go would fetch the one that a module asks for.
+    (cd "$source" && GOTOOLCHAIN=local go build -o "$target/receiver" .) >>"$LOGS/setup.log" 2>&1 ||
+        die "the receiver in Go could not be built: see $(relative "$LOGS/setup.log"), check the network and run this again"
+    cat "$source/receiver.go" "$source/go.sum" >"$target/built-from"
+}
+
+receiver_java() {
+    local source=$ROOT/docs/receivers/java target=$ROOT/.local/receivers/java
+    if ! command -v javac >/dev/null; then
+        say "Java's compiler is missing: the test of the receiver in Java is skipped"
+        return
+    fi
+    cat "$source/Receiver.java" "$source/pom.xml" | cmp -s - "$target/built-from" && return
+    say "building the receiver in Java"
+    rm -rf "$target"
+    mkdir -p "$target/lib"
+    mvn -q -B -f "$source/pom.xml" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$target/lib" \
+        >>"$LOGS/setup.log" 2>&1 ||
+        die "Maven could not fetch the libraries of the receiver in Java: see $(relative "$LOGS/setup.log"), check the network and run this again"
+    javac -d "$target" -cp "$target/lib/*" "$source/Receiver.java" >>"$LOGS/setup.log" 2>&1 ||
+        die "the receiver in Java could not be compiled: see $(relative "$LOGS/setup.log")"
+    cat "$source/Receiver.java" "$source/pom.xml" >"$target/built-from"
 }

@@ -9,6 +9,7 @@ mod idempotency;
 mod interop;
 mod killed;
 mod outage;
+mod receivers;
 mod smoke;
 mod support;
 
