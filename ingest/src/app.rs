@@ -6,18 +6,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use domain::endpoint_url::Loopback;
+use domain::seal::KeyEncryptionKeys;
 use domain::secret::HmacKey;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use sqlx::MySqlPool;
+use tokio::sync::Semaphore;
 
 use crate::keys::{KeyRing, seconds_until};
 use crate::lag::Lag;
 use crate::lookup::Lookup;
 use crate::queue::Queue;
+use crate::watch::Watch;
 
-/// Addresses remembered by the echo's limit before the quiet ones are forgotten.
-const ECHO_ADDRESSES_MAX: usize = 10_000;
+/// Addresses remembered by a limit before the quiet ones are forgotten.
+const ADDRESSES_MAX: usize = 10_000;
 
 /// The state of the partner API.
 pub struct App {
@@ -41,24 +45,45 @@ pub struct App {
     pub lookup_budget: Duration,
     /// Waiting requests per partner.
     pub waiters_per_partner: u32,
-    /// Bounds unsigned requests.
-    pub echo_limit: EchoLimit,
+    /// Who waits for events.
+    pub watch: Arc<Watch>,
+    /// Bounds requests that wait for the verdict of a ping.
+    pub ping_waiters: Semaphore,
+    /// Bounds the echo.
+    pub echo_limit: AddressLimit,
+    /// Bounds applications of partners.
+    pub application_limit: AddressLimit,
+    /// Applications in 24 hours.
+    pub applications_per_day: u32,
+    /// Endpoints of one partner.
+    pub endpoints_per_partner: u32,
+    /// Whether endpoints may be on loopback.
+    pub loopback: Loopback,
+    /// Seals API keys and contacts.
+    pub partner_kek: KeyEncryptionKeys,
+    /// Seals endpoint secrets.
+    pub webhook_kek: KeyEncryptionKeys,
     /// The OpenAPI document.
     pub openapi: Bytes,
 }
 
 /// A rate limit per client address.
-pub struct EchoLimit(DefaultKeyedRateLimiter<IpAddr>);
+pub struct AddressLimit(DefaultKeyedRateLimiter<IpAddr>);
 
-impl EchoLimit {
+impl AddressLimit {
     /// So many requests in a second per address.
-    pub fn new(per_second: u32) -> Self {
-        Self(RateLimiter::keyed(Quota::per_second(NonZeroU32::new(per_second).unwrap_or(NonZeroU32::MIN))))
+    pub fn per_second(requests: u32) -> Self {
+        Self(RateLimiter::keyed(Quota::per_second(NonZeroU32::new(requests).unwrap_or(NonZeroU32::MIN))))
+    }
+
+    /// So many requests in an hour per address.
+    pub fn per_hour(requests: u32) -> Self {
+        Self(RateLimiter::keyed(Quota::per_hour(NonZeroU32::new(requests).unwrap_or(NonZeroU32::MIN))))
     }
 
     /// Counts a request; `Err` has the whole seconds after which the next is allowed.
     pub fn allow(&self, address: IpAddr) -> Result<(), u32> {
-        if self.0.len() >= ECHO_ADDRESSES_MAX {
+        if self.0.len() >= ADDRESSES_MAX {
             self.0.retain_recent();
         }
         // A client owns a whole /64 of IPv6.

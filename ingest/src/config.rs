@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use domain::endpoint_url::Loopback;
 use domain::seal::{KeyEncryptionKey, KeyEncryptionKeys, SealError};
 use domain::secret::{HmacKey, SecretError};
 use runtime::config::{ConfigError, KafkaConfig, MysqlConfig, PrivateListenConfig};
@@ -37,7 +38,24 @@ pub struct Config {
     /// File with the key-encryption key of the partners' API keys: base64 of 32 bytes.
     #[arg(long, env = "WIRED_PARTNER_KEYS_KEK_FILE")]
     pub partner_keys_kek_file: PathBuf,
-    /// File with the key that authenticates status tokens: base64 of 32 bytes, the same on every replica.
+    /// File with the key-encryption key of endpoint secrets: base64 of 32 bytes, the same as the notifier's.
+    #[arg(long, env = "WIRED_WEBHOOK_SECRETS_KEK_FILE")]
+    pub webhook_secrets_kek_file: PathBuf,
+    /// Allows endpoints on loopback addresses, also with http and at any port. For the local set-up and tests alone,
+    /// and to be set like the notifier's.
+    #[arg(long, env = "WIRED_WEBHOOK_ALLOW_LOOPBACK_HTTP", default_value_t = false, action = clap::ArgAction::Set)]
+    pub webhook_allow_loopback_http: bool,
+    /// Webhook endpoints of one partner. Higher costs the notifier a delivery more for each event.
+    #[arg(long, env = "WIRED_ENDPOINTS_PER_PARTNER", default_value_t = 50)]
+    pub endpoints_per_partner: u32,
+    /// Applications of new partners in 24 hours, of all addresses together; each makes a test partner. Lower refuses
+    /// honest applicants on a busy day, higher lets a flood leave more rows behind.
+    #[arg(long, env = "WIRED_APPLICATIONS_PER_DAY", default_value_t = 100)]
+    pub applications_per_day: u32,
+    /// Applications in an hour per client address.
+    #[arg(long, env = "WIRED_APPLICATIONS_PER_HOUR", default_value_t = 5)]
+    pub applications_per_hour: u32,
+    /// File with the key that authenticates status tokens and cursors: base64 of 32 bytes, the same on every replica.
     #[arg(long, env = "WIRED_STATUS_TOKEN_KEY_FILE")]
     pub status_token_key_file: PathBuf,
     /// Milliseconds between two loads of all API keys. Revocation takes effect within twice this time; lower
@@ -113,9 +131,11 @@ pub enum Error {
         /// What the system says.
         source: std::io::Error,
     },
-    /// The key-encryption key is none.
-    #[error("WIRED_PARTNER_KEYS_KEK_FILE={path:?}: {source}")]
+    /// A key-encryption key is none.
+    #[error("{variable}={path:?}: {source}")]
     Kek {
+        /// The variable that names it.
+        variable: &'static str,
         /// Its path.
         path: PathBuf,
         /// What is wrong.
@@ -151,13 +171,19 @@ impl Config {
         self.authorities.iter().find(unusable).map_or(Ok(()), |found| Err(Error::Authority(found.clone())))
     }
 
-    /// The key that opens partners' API keys.
+    /// The key that seals partners' API keys and applicants' contacts.
     pub fn kek(&self) -> Result<KeyEncryptionKeys, Error> {
-        let path = &self.partner_keys_kek_file;
-        let text = read("WIRED_PARTNER_KEYS_KEK_FILE", path)?;
-        let key = KeyEncryptionKey::from_base64(&text)
-            .map_err(|source| Error::Kek { path: path.clone(), source })?;
-        Ok(KeyEncryptionKeys::new(key))
+        read_kek("WIRED_PARTNER_KEYS_KEK_FILE", &self.partner_keys_kek_file)
+    }
+
+    /// The key that seals endpoint secrets.
+    pub fn webhook_kek(&self) -> Result<KeyEncryptionKeys, Error> {
+        read_kek("WIRED_WEBHOOK_SECRETS_KEK_FILE", &self.webhook_secrets_kek_file)
+    }
+
+    /// Whether endpoints may be on loopback.
+    pub const fn loopback(&self) -> Loopback {
+        if self.webhook_allow_loopback_http { Loopback::Allowed } else { Loopback::Refused }
     }
 
     /// The key of status tokens.
@@ -166,6 +192,16 @@ impl Config {
         let text = read("WIRED_STATUS_TOKEN_KEY_FILE", path)?;
         HmacKey::from_base64(&text).map_err(|source| Error::TokenKey { path: path.clone(), source })
     }
+}
+
+fn read_kek(variable: &'static str, path: &Path) -> Result<KeyEncryptionKeys, Error> {
+    let text = read(variable, path)?;
+    let key = KeyEncryptionKey::from_base64(&text).map_err(|source| Error::Kek {
+        variable,
+        path: path.to_path_buf(),
+        source,
+    })?;
+    Ok(KeyEncryptionKeys::new(key))
 }
 
 fn read(variable: &'static str, path: &Path) -> Result<zeroize::Zeroizing<String>, Error> {

@@ -83,20 +83,30 @@ impl Fields {
     }
 
     /// The pointer of a member.
-    fn pointer(&self, name: &str) -> String {
+    pub fn pointer(&self, name: &str) -> String {
         let mut pointer = self.base.clone();
         push_pointer(&mut pointer, name);
         pointer
     }
 
     /// Notes a fault of a field.
-    pub fn refuse(&mut self, name: &str, code: &'static str, detail: impl Into<Cow<'static, str>>) {
+    pub fn refuse(
+        &mut self,
+        name: &str,
+        code: impl Into<Cow<'static, str>>,
+        detail: impl Into<Cow<'static, str>>,
+    ) {
         let pointer = self.pointer(name);
         self.refuse_at(pointer, code, detail);
     }
 
     /// Notes a fault at a pointer.
-    pub fn refuse_at(&mut self, pointer: String, code: &'static str, detail: impl Into<Cow<'static, str>>) {
+    pub fn refuse_at(
+        &mut self,
+        pointer: String,
+        code: impl Into<Cow<'static, str>>,
+        detail: impl Into<Cow<'static, str>>,
+    ) {
         self.push(FieldError { pointer, code: code.into(), detail: detail.into() });
     }
 

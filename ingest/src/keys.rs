@@ -20,6 +20,7 @@ use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use runtime::health::Component;
 use sqlx::MySqlPool;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -34,8 +35,20 @@ const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 pub enum Scope {
     /// Make and read payments.
     Payments = 1,
+    /// Give money back.
+    Refunds = 2,
+    /// Move money between the own accounts.
+    Transfers = 4,
+    /// Move money to accounts of others; on top of `transfers`.
+    TransfersOut = 8,
+    /// Ask customers for mandates.
+    Mandates = 16,
     /// Read the own balances.
     Balances = 32,
+    /// Read the event log.
+    Events = 64,
+    /// Manage endpoints and their deliveries.
+    Endpoints = 128,
 }
 
 impl Scope {
@@ -43,7 +56,13 @@ impl Scope {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Payments => "payments",
+            Self::Refunds => "refunds",
+            Self::Transfers => "transfers",
+            Self::TransfersOut => "transfers_out",
+            Self::Mandates => "mandates",
             Self::Balances => "balances",
+            Self::Events => "events",
+            Self::Endpoints => "endpoints",
         }
     }
 }
@@ -57,6 +76,8 @@ pub struct Partner {
     requests_per_second: u32,
     limiter: DefaultDirectRateLimiter,
     waiters: AtomicU32,
+    /// Who writes now: one after the other, so that a partner holds one connection at most.
+    turn: Arc<Mutex<()>>,
 }
 
 impl Partner {
@@ -64,7 +85,7 @@ impl Partner {
     pub fn new(id: PartnerId, livemode: bool, requests_per_second: u32) -> Self {
         let rate = NonZeroU32::new(requests_per_second).unwrap_or(NonZeroU32::MIN);
         let limiter = RateLimiter::direct(Quota::per_second(rate));
-        Self { id, livemode, requests_per_second, limiter, waiters: AtomicU32::new(0) }
+        Self { id, livemode, requests_per_second, limiter, waiters: AtomicU32::new(0), turn: Arc::default() }
     }
 
     /// Counts a request; `Err` has the whole seconds after which the next is allowed.
@@ -72,6 +93,11 @@ impl Partner {
         self.limiter
             .check()
             .map_err(|denied| seconds_until(denied.wait_time_from(DefaultClock::default().now())))
+    }
+
+    /// The partner's turn to write, once the write before it is done.
+    pub fn turn(&self) -> impl Future<Output = OwnedMutexGuard<()>> + use<> {
+        self.turn.clone().lock_owned()
     }
 
     /// A place among the partner's waiters, if there is one; it is given back when dropped.

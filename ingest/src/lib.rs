@@ -23,10 +23,13 @@ pub mod prefer;
 pub mod problem;
 pub mod query;
 pub mod queue;
+pub mod read;
 pub mod routes;
+pub mod seal;
 pub mod signed;
 pub mod store;
 pub mod token;
+pub mod watch;
 pub mod write;
 
 use std::sync::Arc;
@@ -37,23 +40,29 @@ pub use config::{Config, Error};
 use runtime::config::ConfigError;
 use runtime::health::Health;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{App, EchoLimit, normal_authority};
+use crate::app::{AddressLimit, App, normal_authority};
 use crate::keys::KeyRing;
 use crate::lag::Lag;
 use crate::lookup::Lookup;
 use crate::queue::Queue;
+use crate::watch::Watch;
 
 /// For cold reads and the loading of keys; more would only queue in MySQL.
 const READ_CONNECTIONS: u32 = 4;
 /// For changes of endpoints and the like, which are rare.
 const WRITE_CONNECTIONS: u32 = 4;
 
+/// Requests that wait for the verdict of a ping, each of which asks MySQL by itself.
+const PING_WAITERS_MAX: usize = 16;
+
 /// Serves until `shutdown`, then drains: no new requests, those in progress finish, the producer is flushed.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
     config.check()?;
-    let keys = Arc::new(KeyRing::new(config.kek()?, Duration::from_secs(config.keys_age_max_s)));
+    let (partner_kek, webhook_kek) = (config.kek()?, config.webhook_kek()?);
+    let keys = Arc::new(KeyRing::new(partner_kek.clone(), Duration::from_secs(config.keys_age_max_s)));
     let token_key = config.token_key()?;
     let health = Health::new();
     // Ends the background tasks after the last request.
@@ -71,8 +80,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     runtime::mysql::observe(&reads, "reads", stop.clone());
     let writes = config.mysql.pool("writes", WRITE_CONNECTIONS)?;
     runtime::mysql::observe(&writes, "writes", stop.clone());
+    let watch = Arc::new(Watch::default());
     let tasks = [
         tokio::spawn(write::sweep(writes.clone(), stop.clone())),
+        tokio::spawn(watch.clone().run(reads.clone(), stop.clone())),
         tokio::spawn(lookup_task.run(stop.clone())),
         tokio::spawn(queue.clone().supervise(stop.clone())),
         tokio::spawn(keys.clone().refresh(
@@ -100,7 +111,15 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         token_key,
         lookup_budget: Duration::from_millis(config.lookup_budget_ms),
         waiters_per_partner: config.waiters_per_partner,
-        echo_limit: EchoLimit::new(config.echo_per_second),
+        echo_limit: AddressLimit::per_second(config.echo_per_second),
+        watch,
+        ping_waiters: Semaphore::new(PING_WAITERS_MAX),
+        application_limit: AddressLimit::per_hour(config.applications_per_hour),
+        applications_per_day: config.applications_per_day,
+        endpoints_per_partner: config.endpoints_per_partner,
+        loopback: config.loopback(),
+        partner_kek,
+        webhook_kek,
         openapi: Bytes::from(openapi),
     });
     tracing::info!(listen.address = %config.listen, "ingest serves");

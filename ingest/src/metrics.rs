@@ -40,6 +40,7 @@ pub fn describe() {
         "Payments accepted without asking whether their key was used"
     );
     describe_gauge!("wired_ingest_waiters", "Requests that wait for an outcome");
+    describe_gauge!("wired_ingest_event_waiters", "Requests that wait for an event");
     describe_counter!("wired_ingest_replays_total", "Idempotent replays and conflicts");
     describe_gauge!("wired_ingest_keys", "API keys in memory");
     describe_gauge!("wired_ingest_keys_age_seconds", Unit::Seconds, "Age of the keys in memory");
@@ -56,10 +57,29 @@ pub fn describe() {
 pub struct Route(usize);
 
 /// The last one stands for everything else.
-const ROUTES: [&str; 7] = [
+const ROUTES: [&str; 26] = [
     "/v1/payments",
     "/v1/payments/{id}",
     "/v1/balances",
+    "/v1/endpoints",
+    "/v1/endpoints/{id}",
+    "/v1/endpoints/{id}/enable",
+    "/v1/endpoints/{id}/disable",
+    "/v1/endpoints/{id}/secrets",
+    "/v1/endpoints/{id}/secrets/{secret}",
+    "/v1/endpoints/{id}/ping",
+    "/v1/endpoints/{id}/rehearsals",
+    "/v1/endpoints/{id}/pings/{ping}",
+    "/v1/endpoints/{id}/replays",
+    "/v1/endpoints/{id}/replays/{replay}",
+    "/v1/endpoints/{id}/replays/{replay}/cancel",
+    "/v1/endpoints/{id}/deliveries/{event}",
+    "/v1/deliveries",
+    "/v1/events",
+    "/v1/events/{id}",
+    "/v1/partner-applications",
+    "/v1/schemas",
+    "/v1/schemas/{type}",
     "/v1/sandbox/echo",
     "/v1/openapi.json",
     "/problems/{code}",
@@ -177,6 +197,11 @@ pub fn lookup_skipped() {
 /// Requests that wait.
 pub fn waiters(count: usize) {
     gauge!("wired_ingest_waiters").set(count as f64);
+}
+
+/// Requests that wait for an event.
+pub fn event_waiters(count: usize) {
+    gauge!("wired_ingest_event_waiters").set(count as f64);
 }
 
 /// A used idempotency key: `replay` or `conflict`.

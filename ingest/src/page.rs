@@ -77,7 +77,8 @@ impl<'a> Cursors<'a> {
         cut
     }
 
-    fn encode(&self, place: &[u8]) -> String {
+    /// The cursor of a place, for lists whose next page may begin elsewhere than behind the last item.
+    pub fn encode(&self, place: &[u8]) -> String {
         URL_SAFE_NO_PAD.encode([place, &self.mac(place)].concat())
     }
 

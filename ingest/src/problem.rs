@@ -42,7 +42,7 @@ runtime::problem_catalogue! {
         "You sent more requests in a second than agreed. Wait for the seconds in Retry-After; the same \
          Idempotency-Key can be used again.";
     BodyTooLarge PAYLOAD_TOO_LARGE "body_too_large" "The body is too large"
-        "A body may have 64 KiB.";
+        "A body may have 64 KiB, that of a batch 1 MiB.";
     BodyTimeout REQUEST_TIMEOUT "body_timeout" "The body did not arrive in time"
         "The whole body must arrive within a few seconds after the header. Send it at once.";
     MalformedRequest BAD_REQUEST "malformed_request" "The request cannot be read"
@@ -74,6 +74,13 @@ runtime::problem_catalogue! {
          once do not undo each other. `If-Match: *` changes whatever is there.";
     PreconditionFailed PRECONDITION_FAILED "precondition_failed" "The state has changed meanwhile"
         "Somebody changed it after you read it. Read it again, decide again, and send the new ETag in If-Match.";
+    StateConflict CONFLICT "state_conflict" "The state does not allow this"
+        "What is there now does not allow the change; the detail says what to do first.";
+    LimitReached CONFLICT "limit_reached" "There may be no more of these"
+        "The number of these is bounded. Remove one that is not needed any more, or wait until one is done.";
+    HistoryGone GONE "history_gone" "What was asked for is not kept any more"
+        "Events are kept for 400 days, deliveries for 30. `first_kept_sequence` says where what is kept begins; reconcile \
+         what came before it with GET /v1/payments.";
     NotFound NOT_FOUND "not_found" "There is no such thing"
         "There is nothing under this path, or it is not yours. A payment that was just accepted is found under its \
          `status_url`.";
@@ -105,12 +112,20 @@ pub struct Problem {
     pub errors: Vec<FieldError>,
     /// Seconds after which a retry makes sense.
     pub retry_after_s: Option<u32>,
+    /// Where what is kept of the event log begins, for [`Code::HistoryGone`].
+    pub first_kept_sequence: Option<u64>,
 }
 
 impl Problem {
     /// A problem with its detail.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new(), retry_after_s: None }
+        Self {
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+            retry_after_s: None,
+            first_kept_sequence: None,
+        }
     }
 
     /// A problem that says no more than its page.
@@ -123,6 +138,13 @@ impl Problem {
     pub const fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after_s = Some(seconds);
         self
+    }
+
+    /// What was asked for is gone; where what is kept begins.
+    pub fn gone(first_kept_sequence: u64) -> Self {
+        let detail =
+            format!("the first event that is kept has the sequence {first_kept_sequence}; begin there");
+        Self { first_kept_sequence: Some(first_kept_sequence), ..Self::new(Code::HistoryGone, detail) }
     }
 
     /// A refused body. The code is that of the fields when all agree, else [`Code::InvalidField`].
@@ -138,7 +160,7 @@ impl Problem {
             [only] => Cow::Owned(format!("{}: {}", only.pointer, only.detail)),
             _ => Cow::Owned(format!("{} fields have to change, see errors", errors.len())),
         };
-        Self { code, detail, errors, retry_after_s: None }
+        Self { code, detail, errors, retry_after_s: None, first_kept_sequence: None }
     }
 
     /// The response, once the request's id is known.
@@ -152,7 +174,9 @@ impl Problem {
             errors: &self.errors,
             retry_after_s: self.retry_after_s,
         };
-        let mut response = document.render(request_id);
+        let first_kept =
+            self.first_kept_sequence.map(|sequence| ("first_kept_sequence".to_owned(), sequence.into()));
+        let mut response = document.render_with(request_id, &first_kept.into_iter().collect());
         let headers = response.headers_mut();
         if self.code.status() == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Signature"));

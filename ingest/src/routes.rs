@@ -1,10 +1,16 @@
 //! The partner API: routes and their OpenAPI document, from the same list.
 
+pub mod applications;
 pub mod balances;
+pub mod deliveries;
 pub mod documents;
 pub mod echo;
+pub mod endpoints;
+pub mod events;
 pub mod payments;
+pub mod refusals;
 pub mod schema;
+pub mod schemas;
 
 use std::sync::Arc;
 
@@ -31,6 +37,9 @@ use crate::app::App;
     tags(
         (name = "payments", description = "Debit a customer under a mandate"),
         (name = "accounts", description = "The partner's own accounts"),
+        (name = "endpoints", description = "Where webhooks go, and whether the receiver is right"),
+        (name = "deliveries", description = "What was sent, and what is to be sent again"),
+        (name = "events", description = "The gap-free event log"),
         (name = "sandbox", description = "Is my signature right?"),
         (name = "documents", description = "This document and the error catalogue")
     )
@@ -58,10 +67,35 @@ fn documented() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
         .routes(routes!(payments::create))
         .routes(routes!(payments::read))
         .routes(routes!(balances::list))
+        .merge(webhooks())
         .routes(routes!(echo::echo))
+        .routes(routes!(applications::create))
+        .routes(routes!(schemas::list))
+        .routes(routes!(schemas::one))
         .routes(routes!(documents::openapi))
         .routes(routes!(documents::problem))
         .split_for_parts()
+}
+
+/// Webhooks as their owner manages them.
+fn webhooks() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(endpoints::create, endpoints::list))
+        .routes(routes!(endpoints::one, endpoints::change, endpoints::delete))
+        .routes(routes!(endpoints::enable))
+        .routes(routes!(endpoints::disable))
+        .routes(routes!(endpoints::secrets::list, endpoints::secrets::rotate))
+        .routes(routes!(endpoints::secrets::delete))
+        .routes(routes!(endpoints::pings::ping))
+        .routes(routes!(endpoints::pings::rehearse))
+        .routes(routes!(endpoints::pings::one))
+        .routes(routes!(endpoints::replays::create, endpoints::replays::list))
+        .routes(routes!(endpoints::replays::one))
+        .routes(routes!(endpoints::replays::cancel))
+        .routes(routes!(deliveries::list))
+        .routes(routes!(deliveries::one))
+        .routes(routes!(events::list))
+        .routes(routes!(events::one))
 }
 
 /// The OpenAPI document.

@@ -53,6 +53,20 @@ impl Permission for Balances {
     const SCOPE: Scope = Scope::Balances;
 }
 
+/// Read the event log.
+pub struct Events;
+
+impl Permission for Events {
+    const SCOPE: Scope = Scope::Events;
+}
+
+/// Manage endpoints and their deliveries.
+pub struct Endpoints;
+
+impl Permission for Endpoints {
+    const SCOPE: Scope = Scope::Endpoints;
+}
+
 /// Who signed a request.
 pub struct Caller {
     /// The partner.
@@ -90,7 +104,7 @@ impl<P: Permission> FromRequest<Arc<App>> for Signed<P> {
         if has_body {
             check_media_type(&parts.headers)?;
             let started = Instant::now();
-            bytes = read_body(&parts.headers, body).await?;
+            bytes = read_body(&parts.headers, body, BODY_BYTES_MAX).await?;
             content_digest::verify(&parts.headers, &bytes)
                 .map_err(|error| signature_problem(&error, &parts))?;
             metrics::body_read(started.elapsed());
@@ -187,15 +201,14 @@ pub fn request_id(parts: &Parts) -> Uuid {
 }
 
 /// Reads the body within its bound; the listener bounds its time.
-pub async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
-    let too_large =
-        || Problem::new(Code::BodyTooLarge, format!("the body has more than {BODY_BYTES_MAX} bytes"));
+pub async fn read_body(headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<Bytes, Problem> {
+    let too_large = || Problem::new(Code::BodyTooLarge, format!("the body has more than {bytes_max} bytes"));
     let declared =
         headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if declared.is_some_and(|bytes| bytes > BODY_BYTES_MAX as u64) {
+    if declared.is_some_and(|bytes| bytes > bytes_max as u64) {
         return Err(too_large());
     }
-    match Limited::new(body, BODY_BYTES_MAX).collect().await {
+    match Limited::new(body, bytes_max).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
         Err(error) if runtime::http::is_body_timeout(error.as_ref()) => {
@@ -229,7 +242,7 @@ pub fn check_accept(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// Refuses a body that is not plain JSON in UTF-8.
-fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
+pub fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
     let refused = |detail: Cow<'static, str>| Err(Problem::new(Code::UnsupportedMediaType, detail));
     let encoded = headers.get_all(header::CONTENT_ENCODING).iter().any(|value| value != "identity");
     if encoded {

@@ -1,11 +1,18 @@
 //! All SQL of ingest, a file per group of tables.
 
 pub mod accounts;
+pub mod applications;
+pub mod deliveries;
+pub mod endpoints;
+pub mod events;
 pub mod idempotency;
 pub mod keys;
+pub mod notices;
 pub mod payments;
+pub mod replays;
 
 use domain::money::Currency;
+use domain::time::Timestamp;
 use sqlx::mysql::{MySqlDatabaseError, MySqlRow};
 use sqlx::{Decode, MySql, Row, Type};
 use type_safe_id::{StaticType, TypeSafeId};
@@ -102,6 +109,15 @@ impl<'r> Columns<'r> {
     fn opt_uuid(&mut self) -> Result<Option<Uuid>, StoreError> {
         let bytes: Option<&[u8]> = self.take()?;
         bytes.map(Uuid::from_slice).transpose().map_err(|error| self.wrong(&error))
+    }
+
+    /// Selected as microseconds since 1970.
+    fn time(&mut self) -> Result<Timestamp, StoreError> {
+        self.take().map(Timestamp::from_micros)
+    }
+
+    fn opt_time(&mut self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.take::<Option<i64>>()?.map(Timestamp::from_micros))
     }
 
     fn code<T>(&mut self, from_code: fn(u8) -> Option<T>) -> Result<T, StoreError> {

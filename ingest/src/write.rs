@@ -5,9 +5,12 @@
 //! row holds the answer without what is shown once, so a replay never shows a secret again; after
 //! [`KEPT_HOURS`] it is forgotten.
 //!
+//! Writes of one partner follow one another (on this replica by [`crate::keys::Partner::turn`], on all by the row with
+//! the empty key), so that a bound on the number of something holds whatever comes at once.
+//!
 //! The transaction runs in a task of its own: a client that goes away ends neither it nor, half-way, its connection.
 //! Deadlocks and lost connections have it run anew; a lost COMMIT is answered `outcome_unknown`, which the same key
-//! resolves. Within it: no network call, and locks in the order idempotency key, partner, endpoint, what belongs to it.
+//! resolves. Within it: no network call, and locks in the order idempotency keys, endpoint, what belongs to it.
 
 use std::time::Duration;
 
@@ -22,6 +25,7 @@ use serde::Serialize;
 use serde_json::Value;
 use sqlx::{MySqlConnection, MySqlPool};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::app::App;
 use crate::json;
@@ -29,6 +33,7 @@ use crate::metrics;
 use crate::precondition;
 use crate::problem::{Code, Problem};
 use crate::query;
+use crate::read;
 use crate::signed::Signed;
 use crate::store::StoreError;
 use crate::store::idempotency::{self as store, Kept, Taken};
@@ -39,13 +44,13 @@ pub const KEPT_HOURS: u32 = 24;
 const TRIES: u32 = 4;
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// A write that takes longer is answered `outcome_unknown`. Longer than a lock is waited for.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(8);
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(8);
 const RETRY_AFTER_S: u32 = 1;
 /// Between two removals of forgotten keys.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a write answers.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Answer {
     /// The status.
     pub status: StatusCode,
@@ -99,7 +104,6 @@ impl From<sqlx::Error> for Failure {
 }
 
 /// What became of a write.
-#[derive(Debug)]
 pub struct Done {
     /// The answer.
     pub answer: Answer,
@@ -160,13 +164,17 @@ pub async fn run<P>(app: &App, signed: &Signed<P>, work: impl Work) -> Result<Do
         text: idempotency_key(&signed.parts.headers)?.to_owned(),
         fingerprint: fingerprint(signed)?,
     };
-    let unavailable = || Problem::plain(Code::Unavailable).retry_after(RETRY_AFTER_S);
     if !app.lookup.is_up() {
-        return Err(unavailable());
+        return Err(read::unavailable());
     }
-    let unknown = || Problem::plain(Code::OutcomeUnknown).retry_after(RETRY_AFTER_S);
     let pool = app.writes.clone();
-    let task = tokio::spawn(async move { repeat(&pool, &key, &work).await });
+    let turn = signed.caller.partner.turn();
+    let turn = tokio::time::timeout(WRITE_TIMEOUT, turn).await.map_err(|_| read::unavailable())?;
+    let task = tokio::spawn(async move {
+        let ended = repeat(&pool, &key, &work).await;
+        drop(turn);
+        ended
+    });
     let failure = match tokio::time::timeout(WRITE_TIMEOUT, task).await {
         Ok(Ok(Ok(done))) => {
             if done.replayed {
@@ -178,27 +186,35 @@ pub async fn run<P>(app: &App, signed: &Signed<P>, work: impl Work) -> Result<Do
         Ok(Err(_)) => return Err(Problem::plain(Code::Internal)),
         Err(_) => return Err(unknown()),
     };
-    let request_id = signed.caller.request_id;
+    Err(problem(failure, signed.caller.request_id))
+}
+
+/// What a failed write is answered.
+pub fn problem(failure: Failure, request_id: Uuid) -> Problem {
     match failure {
         Failure::Refused(problem) => {
             if problem.code == Code::IdempotencyConflict {
                 metrics::replay("conflict");
             }
-            Err(problem)
+            problem
         }
         Failure::Uncertain(error) => {
             tracing::warn!(error = %error, request.id = %request_id, "a commit was not answered");
-            Err(unknown())
+            unknown()
         }
         Failure::Store(error) if error.is_passing() => {
             tracing::warn!(error = %error, request.id = %request_id, "not written");
-            Err(unavailable())
+            read::unavailable()
         }
         Failure::Store(error) => {
             tracing::error!(error = %error, request.id = %request_id, "cannot be written");
-            Err(Problem::plain(Code::Internal))
+            Problem::plain(Code::Internal)
         }
     }
+}
+
+fn unknown() -> Problem {
+    Problem::plain(Code::OutcomeUnknown).retry_after(RETRY_AFTER_S)
 }
 
 async fn repeat(pool: &MySqlPool, key: &Key, work: &impl Work) -> Result<Done, Failure> {

@@ -50,7 +50,10 @@ WIRED_AUTHORITIES='127.0.0.1:$PORT_INGEST,localhost:$PORT_INGEST'
 # Loopback only, so no TLS.
 WIRED_INSECURE_HTTP='true'
 WIRED_PARTNER_KEYS_KEK_FILE='$STATE/keys/partner-keys.kek'
+WIRED_WEBHOOK_SECRETS_KEK_FILE='$STATE/keys/webhook-secrets.kek'
 WIRED_STATUS_TOKEN_KEY_FILE='$STATE/keys/status-token.key'
+# As the notifier's.
+WIRED_WEBHOOK_ALLOW_LOOPBACK_HTTP='true'
 TEXT
     write_file "$STATE/env/processor.env" <<TEXT
 $(common_lines processor)

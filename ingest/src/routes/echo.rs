@@ -16,7 +16,9 @@ use serde::Serialize;
 use super::schema;
 use crate::app::App;
 use crate::problem::{Code, Problem};
-use crate::signed::{address, authority, now, read_body, request_id, request_parts, signature_problem};
+use crate::signed::{
+    BODY_BYTES_MAX, address, authority, now, read_body, request_id, request_parts, signature_problem,
+};
 
 /// What arrived.
 #[derive(Debug, Serialize)]
@@ -76,7 +78,7 @@ pub async fn echo(State(app): State<Arc<App>>, request: Request) -> Result<Json<
             .map_err(|seconds| Problem::plain(Code::RateLimited).retry_after(seconds))?;
     }
     let has_body = !body.is_end_stream();
-    let body = read_body(&parts.headers, body).await?;
+    let body = read_body(&parts.headers, body, BODY_BYTES_MAX).await?;
     let authority = authority(&app, &parts);
     let now = now();
     let mut understood = None;

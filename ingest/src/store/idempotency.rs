@@ -32,7 +32,20 @@ pub enum Taken {
     Used(Kept),
 }
 
-/// Takes a key for this transaction, waiting for another that holds it.
+/// Waits for the partner's turn to write, until the end of the transaction: no key is empty, so the row with the empty
+/// one is the partner's lock.
+pub async fn lock(connection: &mut MySqlConnection, partner: PartnerId) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO idempotency_keys (partner_id, idempotency_key, fingerprint, status, created_at) \
+         VALUES (?, '', '', 0, UTC_TIMESTAMP(6)) ON DUPLICATE KEY UPDATE created_at = VALUES(created_at)",
+    )
+    .bind(bytes(&partner))
+    .execute(&mut *connection)
+    .await?;
+    Ok(())
+}
+
+/// Takes a key for this transaction, and the partner's turn to write.
 pub async fn take(
     connection: &mut MySqlConnection,
     partner: PartnerId,
@@ -40,6 +53,7 @@ pub async fn take(
     fingerprint: &Fingerprint,
     kept_hours: u32,
 ) -> Result<Taken, StoreError> {
+    lock(connection, partner).await?;
     if insert(connection, partner, key, fingerprint).await? {
         return Ok(Taken::Free);
     }

@@ -17,9 +17,8 @@ async fn router_and_document_do_not_differ() {
     let document = answer.json();
     assert_eq!(document["openapi"], "3.1.0");
     let paths = document["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 6);
     for (path, item) in paths {
-        let target = path.replace("{id}", "pay_00000000000000000000000001").replace("{code}", "not_found");
+        let target = target_of(path);
         let documented: BTreeSet<&str> =
             METHODS.into_iter().filter(|method| item.get(*method).is_some()).collect();
         for method in METHODS {
@@ -31,7 +30,8 @@ async fn router_and_document_do_not_differ() {
             }
             let answer = bench.request(method.clone(), &target).unsigned().send(bench.address).await;
             assert_eq!(answer.status != 405, is_documented, "{method} {target}");
-            if is_documented && !target.contains("pay_") {
+            if is_documented {
+                // Signed ones are refused before anything is looked for.
                 assert_ne!(answer.status, 404, "{method} {target}");
             }
             if answer.status == 405 {
@@ -58,12 +58,36 @@ async fn router_and_document_do_not_differ() {
     bench.close().await;
 }
 
+/// A path with ids in it that could be there.
+fn target_of(path: &str) -> String {
+    let id = |prefix: &str| format!("{prefix}_00000000000000000000000001");
+    let of_path = if path.contains("/endpoints/") {
+        "ep"
+    } else if path.contains("/events/") {
+        "evt"
+    } else {
+        "pay"
+    };
+    [
+        ("{id}", id(of_path)),
+        ("{secret}", id("eps")),
+        ("{ping}", id("evt")),
+        ("{event}", id("evt")),
+        ("{replay}", id("rpl")),
+        ("{type}", "ping".to_owned()),
+        ("{code}", "not_found".to_owned()),
+    ]
+    .iter()
+    .fold(path.to_owned(), |target, (name, value)| target.replace(name, value))
+}
+
 /// Every path that the source registers is in the document: there is no other way to register one.
 #[test]
 fn routes_are_registered_with_their_documentation_alone() {
     let source = include_str!("../../src/routes.rs");
     assert!(!source.contains(".route(") && !source.contains(".nest("));
-    assert_eq!(source.matches(".routes(routes!(").count(), 6);
+    let paths = ingest::routes::document().paths.paths.len();
+    assert_eq!(source.matches(".routes(routes!(").count(), paths, "one line for each path");
 }
 
 /// The keys of an answer against the properties of its schema.

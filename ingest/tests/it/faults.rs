@@ -257,6 +257,7 @@ async fn unsafe_configurations_are_refused_with_what_to_do() {
             "--kafka-brokers=127.0.0.1:1",
             "--private-listen=127.0.0.1:1",
             "--partner-keys-kek-file=/nowhere",
+            "--webhook-secrets-kek-file=/nowhere",
             "--status-token-key-file=/nowhere",
             &format!("--listen={listen}"),
             &format!("--insecure-http={insecure}"),

@@ -34,6 +34,7 @@ pub(crate) const MANDATE: &str = "mdt_00000000000000000000000001";
 pub(crate) struct Bench {
     pub(crate) env: Env,
     pub(crate) kek: Kek,
+    pub(crate) webhook_kek: Kek,
     pub(crate) address: SocketAddr,
     pub(crate) private: SocketAddr,
     pub(crate) partner: PartnerId,
@@ -75,7 +76,7 @@ impl Bench {
     pub(crate) async fn with(name: &str, options: impl FnOnce(&Env) -> Options) -> Self {
         let env = Env::new(name).await;
         let options = options(&env);
-        let kek = fixtures::kek();
+        let (kek, webhook_kek) = (fixtures::kek(), fixtures::kek());
         let token_key = fixtures::secret_file(&[9; 32]);
         let requests_per_second =
             options.requests_per_second.unwrap_or(PartnerRow::default().requests_per_second);
@@ -100,6 +101,7 @@ impl Bench {
             format!("--authorities=other.bank.test,{AUTHORITY}"),
             "--insecure-http=true".to_owned(),
             format!("--partner-keys-kek-file={}", path(kek.path().to_path_buf())),
+            format!("--webhook-secrets-kek-file={}", path(webhook_kek.path().to_path_buf())),
             format!("--status-token-key-file={}", path(token_key.path().to_path_buf())),
             "--keys-refresh-ms=100".to_owned(),
             // On a busy machine a look-up may take its time; skipping it would change the answers.
@@ -113,6 +115,7 @@ impl Bench {
         let bench = Self {
             env,
             kek,
+            webhook_kek,
             address,
             private,
             partner,
@@ -162,6 +165,31 @@ impl Bench {
 
     pub(crate) async fn get(&self, target: &str) -> Answer {
         self.request(Method::GET, target).send(self.address).await
+    }
+
+    /// A signed write other than a payment, under an idempotency key.
+    pub(crate) fn write(&self, method: Method, target: &str, idempotency_key: &str, body: &Value) -> Request {
+        let request = self.request(method, target).header("idempotency-key", idempotency_key);
+        if body.is_null() { request } else { request.body("application/json", body.to_string()) }
+    }
+
+    /// Posts JSON under an idempotency key of its own.
+    pub(crate) async fn post_json(&self, target: &str, body: &Value) -> Answer {
+        let key = uuid::Uuid::now_v7().to_string();
+        self.write(Method::POST, target, &key, body).send(self.address).await
+    }
+
+    /// Another partner with a key of these scopes.
+    pub(crate) async fn other_partner(&self, scopes: u32) -> (PartnerId, Key) {
+        let partner = fixtures::insert_partner(self.env.pool(), PartnerRow::default()).await;
+        let (id, secret) = fixtures::insert_api_key(self.env.pool(), &self.kek.keys, partner, scopes).await;
+        let key = Key::new(id, &secret);
+        wait_until("the new key is known", SOON, async || {
+            let echo = Request::new(Method::POST, "/v1/sandbox/echo", &key).header("idempotency-key", "k");
+            echo.send(self.address).await.json()["verified"] == true
+        })
+        .await;
+        (partner, key)
     }
 
     /// A payment of 12.50 EUR.

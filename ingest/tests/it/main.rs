@@ -2,6 +2,7 @@
 
 mod accept;
 mod documents;
+mod endpoints;
 mod faults;
 mod harness;
 mod refuse;
