@@ -106,6 +106,9 @@ impl Run<'_> {
         let mut after = None;
         loop {
             let page = store::dead_letters_of(self.pool, change, after).await?;
+            let row = Row { table: "changes", key: &|| ChangeId::from_uuid(change).to_string() };
+            let say = || ("dead letters that it ended".to_owned(), "none".to_owned());
+            self.report.hold(Invariant::I4, &row, after.is_some() || !page.is_empty(), say);
             let payments = store::payments_at(self.pool, &page).await?;
             let changes = store::changes_at(self.pool, &page).await?;
             self.report.read("payments", payments.len());

@@ -25,7 +25,7 @@ use testkit::fixtures;
 use uuid::Uuid;
 
 const EUR: Currency = Currency::EUR;
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 12] = [
     "accounts",
     "settlement_accounts",
     "payments",
@@ -37,6 +37,7 @@ const TABLES: [&str; 11] = [
     "events",
     "partner_sequences",
     "dead_letters",
+    "positions",
 ];
 
 #[derive(Clone, Copy)]
@@ -98,7 +99,7 @@ impl Ledger {
             sequences: HashMap::new(),
             offsets: [0; 2],
             clock: 1_700_000_000_000_000,
-            queued: TABLES.map(|table| format!("DELETE FROM {table}; ")).concat(),
+            queued: TABLES[..11].iter().map(|table| format!("DELETE FROM {table}; ")).collect(),
         };
         let (customer, settlement) = (ledger.customer, ledger.settlement);
         ledger.open(bank_account_id(EUR), Owner::Bank);
@@ -127,6 +128,19 @@ impl Ledger {
 
     pub(crate) async fn execute(&self, sql: &str) {
         sqlx::raw_sql(sql).execute(&self.pool).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
+    /// Keeps the ledger as it is, to be brought back by [`Self::restore`].
+    pub(crate) async fn keep(&self) {
+        let keep = |table| format!("CREATE TABLE kept_{table} AS SELECT * FROM {table}; ");
+        self.execute(&TABLES.map(keep).concat()).await;
+    }
+
+    /// Brings back what was kept.
+    pub(crate) async fn restore(&self) {
+        let restore =
+            |table| format!("DELETE FROM {table}; INSERT INTO {table} SELECT * FROM kept_{table}; ");
+        self.execute(&format!("START TRANSACTION; {} COMMIT", TABLES.map(restore).concat())).await;
     }
 
     /// Keeps a statement for [`Self::commit`].

@@ -42,6 +42,7 @@ async fn every_alteration_is_found_and_its_row_named() {
     ] {
         ledger.execute(&format!("ALTER TABLE {table} DROP CHECK {check}")).await;
     }
+    ledger.keep().await;
     let whole = verify(&env, None).await;
     assert!(whole.is_whole(), "{:#?}", whole.findings);
     assert_eq!(whole.rows["entries"], 10);
@@ -210,8 +211,150 @@ async fn every_alteration_is_found_and_its_row_named() {
         if !found {
             missed.push(format!("{sql}: no {invariant:?} at {table} {key}, but {:#?}", report.findings));
         }
-        Ledger::write(env.pool()).await;
-        ledger.execute("UPDATE positions SET announced_offset = next_offset").await;
+        ledger.restore().await;
+    }
+    assert!(missed.is_empty(), "{}", missed.join("\n"));
+    let whole = verify(&env, None).await;
+    assert!(whole.is_whole(), "{:#?}", whole.findings);
+    env.close().await;
+}
+
+#[tokio::test]
+async fn every_alteration_of_every_kind_is_found_and_its_row_named() {
+    use Invariant::{I1, I2, I4, I6, I7, I8, I9};
+    let env = Env::new("verifier-altered").await;
+    let mut ledger = Ledger::write(env.pool()).await;
+    ledger.write_every_kind().await;
+    for (table, check) in [
+        ("payments", "payments_refunded"),
+        ("payments", "payments_amount"),
+        ("accounts", "accounts_held"),
+        ("accounts", "accounts_available"),
+        ("holds", "holds_amount"),
+    ] {
+        ledger.execute(&format!("ALTER TABLE {table} DROP CHECK {check}")).await;
+    }
+    ledger.keep().await;
+    let partner = ledger.partner;
+    let of = |key: &str| hex(payment_id(partner, key).uuid());
+    let named = |key: &str| payment_id(partner, key).to_string();
+    let derived = |name: &str| hex(derived_uuid(name));
+    let (customer, settlement) = (hex(ledger.customer.uuid()), hex(ledger.settlement.uuid()));
+    let set = |key: &str, what: &str| format!("UPDATE payments SET {what} WHERE id = {}", of(key));
+    let hold = |what: &str| format!("UPDATE holds SET {what} WHERE payment_id = {}", of("waiting"));
+    let cases: Vec<(String, Invariant, &str, String)> = vec![
+        // The root's status, version and sums against its follow-ups.
+        (set("waiting", "status = 2"), I6, "payments", named("waiting")),
+        (set("waiting", "status = 6"), I6, "payments", named("waiting")),
+        (set("waiting", "version = 2"), I6, "payments", named("waiting")),
+        (set("waiting", "captured_minor = 700"), I8, "payments", named("waiting")),
+        (set("waiting", "expires_at = NULL"), I6, "payments", named("waiting")),
+        (set("waiting", "expires_at = expires_at + INTERVAL 1 DAY"), I2, "holds", named("waiting")),
+        (set("waiting", "amount_minor = 701"), I2, "payments", named("waiting")),
+        (set("waiting", "debit_account = NULL"), I1, "payments", named("waiting")),
+        (set("waiting", "debit_version = 3, credit_version = 3"), I1, "payments", named("waiting")),
+        (set("captured", "status = 5"), I6, "payments", named("captured")),
+        (set("captured", "version = version + 1"), I6, "payments", named("captured")),
+        (set("captured", "captured_minor = 601"), I8, "payments", named("captured")),
+        (set("captured", "refunded_minor = 349"), I8, "payments", named("captured")),
+        (set("voided", "status = 7"), I6, "payments", named("voided")),
+        (set("voided", "status = 5"), I6, "payments", named("voided")),
+        (set("expired", "status = 5"), I6, "payments", named("expired")),
+        // The follow-ups themselves.
+        (set("capture", "amount_minor = 599, captured_minor = 599"), I1, "payments", named("capture")),
+        (set("capture", "version = 2"), I6, "payments", named("capture")),
+        (set("capture", "captured_minor = 0"), I8, "payments", named("capture")),
+        (set("capture", "kind = 7"), I8, "payments", named("captured")),
+        (set("capture", "source = 1, accepted_at = accepted_at + INTERVAL 3 DAY"), I8, "payments", named("capture")),
+        (set("capture", &format!("root_id = {}", of("voided"))), I4, "payments", named("capture")),
+        (set("capture", "status = 3, reason = 26"), I1, "payments", named("capture")),
+        (set("refund 1", &format!("partner_id = {customer}")), I8, "payments", named("refund 1")),
+        (set("refund 1", "kind = 4"), I6, "payments", named("captured")),
+        (set("refund 2", "debit_account = credit_account"), I1, "payments", named("refund 2")),
+        (set("refund 2", "id = 0x00112233445566778899aabbccddeeff"), I4, "payments", String::new()),
+        (set("reversal", "kafka_offset = 900"), I4, "positions", "source 2 partition 0".into()),
+        (set("capture", "kind = 9"), I6, "payments", named("capture")),
+        (set("void", "amount_minor = 299"), I8, "payments", named("void")),
+        (set("void", "accepted_at = accepted_at - INTERVAL 1 DAY, version = 3"), I6, "payments", named("void")),
+        (
+            format!("UPDATE payments SET accepted_at = accepted_at - INTERVAL 3 DAY WHERE root_id = {} AND kind = 6", of("expired")),
+            I8, "payments", String::new(),
+        ),
+        (format!("UPDATE payments SET idempotency_key = 'x', id = {} WHERE root_id = {} AND kind = 6", derived("x"), of("expired")), I4, "payments", String::new()),
+        (set("too much", "status = 2, reason = NULL"), I1, "payments", named("too much")),
+        (set("too late", "reason = NULL"), I6, "payments", named("too late")),
+        (set("nobody's", "currency = 'EUR'"), I8, "payments", named("nobody's")),
+        (set("nobody's", "reason = 24"), I4, "payments", named("nobody's")),
+        // follow_ups, both ways
+        (format!("DELETE FROM follow_ups WHERE payment_id = {}", of("capture")), I4, "payments", named("capture")),
+        (format!("DELETE FROM follow_ups WHERE payment_id = {}", of("refund 1")), I8, "payments", named("captured")),
+        (format!("INSERT INTO follow_ups VALUES ({}, {})", of("a"), of("capture")), I4, "payments", named("a")),
+        (format!("INSERT INTO follow_ups VALUES ({}, {})", of("a"), derived("none")), I4, "payments", named("a")),
+        (format!("INSERT INTO follow_ups VALUES ({}, {})", derived("none"), of("capture")), I4, "follow_ups", named("capture")),
+        // holds
+        (format!("DELETE FROM holds WHERE payment_id = {}", of("waiting")), I2, "payments", named("waiting")),
+        (hold("amount_minor = 1"), I2, "accounts", ledger.customer.to_string()),
+        (hold("kafka_partition = 3"), I2, "holds", named("waiting")),
+        (hold(&format!("account_id = {settlement}")), I2, "holds", named("waiting")),
+        (hold(&format!("payment_id = {}", of("voided"))), I2, "holds", named("voided")),
+        (
+            format!("INSERT INTO holds SELECT {}, payment_id, kafka_partition, amount_minor, expires_at FROM holds", derived("none")),
+            I2, "holds", String::new(),
+        ),
+        (format!("UPDATE accounts SET held_minor = 0 WHERE id = {customer}"), I2, "accounts", ledger.customer.to_string()),
+        (
+            format!("DELETE FROM holds; UPDATE accounts SET held_minor = 0 WHERE id = {customer}; UPDATE payments SET status = 6 WHERE id = {}", of("waiting")),
+            I6, "payments", named("waiting"),
+        ),
+        // transfers and withdrawals
+        (set("to other", "told_sequence = NULL"), I9, "payments", named("to other")),
+        (set("to other", "told_partner_id = NULL, told_sequence = NULL"), I9, "payments", named("to other")),
+        (set("to other", "partner_id = NULL"), I6, "payments", named("to other")),
+        (set("to nobody", "credit_account = NULL"), I1, "payments", named("to nobody")),
+        (format!("UPDATE payments SET credit_account = {customer} WHERE id = {}", derived("withdrawal")), I8, "payments", String::new()),
+        (format!("UPDATE payments SET told_sequence = 1 WHERE id = {}", derived("bank transfer")), I9, "events", "sequence 1".into()),
+        // accounts
+        ("UPDATE changes SET command = REPLACE(command, '500', '300'), fingerprint = 'x' WHERE kind = 'set_limits'".to_owned(), I7, "entries", String::new()),
+        (format!("UPDATE accounts SET status = 1 WHERE id = {}", derived("closed")), I6, "changes", String::new()),
+        (format!("UPDATE accounts SET status = 3 WHERE id = {customer}"), I6, "accounts", ledger.customer.to_string()),
+        (format!("UPDATE accounts SET owner_id = {customer} WHERE id = {}", derived("test account")), I6, "changes", String::new()),
+        // mandates that ended without a grant
+        (format!("UPDATE mandates SET status = 1 WHERE id = {}", derived("declined")), I8, "mandates", String::new()),
+        (format!("UPDATE mandates SET status = 3 WHERE id = {}", derived("declined")), I6, "changes", String::new()),
+        (format!("UPDATE mandates SET status = 6 WHERE id = {}", derived("cancelled")), I8, "mandates", String::new()),
+        (format!("UPDATE mandates SET payment_max_minor = 2 WHERE id = {}", derived("cancelled")), I8, "changes", String::new()),
+        (format!("UPDATE mandates SET account_id = {customer} WHERE id = {}", derived("expired")), I4, "mandates", String::new()),
+        (format!("UPDATE mandates SET payment_max_minor = 2 WHERE id = {}", derived("test mandate")), I8, "changes", String::new()),
+        ("UPDATE changes SET id = REPEAT('x', 16) WHERE kind = 'cancel_mandate'".to_owned(), I4, "changes", String::new()),
+        ("UPDATE changes SET command = REPLACE(command, 'expire_mandate', 'cancel_mandate') WHERE kind = 'expire_mandate'".to_owned(), I6, "changes", String::new()),
+        ("UPDATE events SET data = REPLACE(data, 'declined', 'active') WHERE type = 18".to_owned(), I9, "events", String::new()),
+        // events
+        ("UPDATE events SET data = REPLACE(data, '\"amount_refunded\":\"3.50\"', '\"amount_refunded\":\"3.40\"') WHERE type = 10".to_owned(), I9, "events", String::new()),
+        ("UPDATE events SET data = REPLACE(data, 'authorized', 'posted') WHERE type = 7".to_owned(), I9, "events", String::new()),
+        ("UPDATE events SET type = 9 WHERE type = 8".to_owned(), I9, "events", String::new()),
+        ("UPDATE events SET data = REPLACE(data, 'voided', 'expired') WHERE type = 8".to_owned(), I9, "events", String::new()),
+        ("UPDATE events SET data = REPLACE(data, '2.50', '2.60') WHERE type = 4".to_owned(), I9, "events", String::new()),
+        // dead letters
+        ("UPDATE dead_letters SET change_id = NULL WHERE status = 2".to_owned(), I6, "dead_letters", String::new()),
+        ("UPDATE dead_letters SET status = 3 WHERE status = 2".to_owned(), I6, "dead_letters", String::new()),
+        ("UPDATE dead_letters SET status = 1, change_id = NULL WHERE status = 2".to_owned(), I4, "dead_letters", String::new()),
+        (format!("UPDATE dead_letters SET root_id = {customer} WHERE status = 3"), I6, "dead_letters", String::new()),
+        (set("redriven", "amount_minor = 61, captured_minor = 61"), I1, "payments", named("redriven")),
+        (set("rejected", "reason = 1"), I4, "payments", named("rejected")),
+        (format!("DELETE FROM payments WHERE id = {}", of("redriven")), I1, "entries", String::new()),
+        ("DELETE FROM dead_letters WHERE status = 3".to_owned(), I4, "changes", String::new()),
+    ];
+    let mut missed = Vec::new();
+    for (sql, invariant, table, key) in cases {
+        ledger.execute(&sql).await;
+        let report = verify(&env, None).await;
+        let found = report.findings.iter().any(|finding| {
+            finding.invariant == invariant && finding.table == table && finding.key.contains(&key)
+        });
+        if !found {
+            missed.push(format!("{sql}: no {invariant:?} at {table} {key}, but {:#?}", report.findings));
+        }
+        ledger.restore().await;
     }
     assert!(missed.is_empty(), "{}", missed.join("\n"));
     let whole = verify(&env, None).await;
