@@ -20,11 +20,16 @@ import (
 )
 
 type Event struct {
-	ID       string // The webhook-id; in the event log it stands beside the rest.
 	Type     string
 	Sequence int64
 	Epoch    int64
 	Data     struct{ Payment *Payment }
+}
+
+// Received came as a webhook, or stands in the event log.
+type Received struct {
+	ID   string // The webhook-id.
+	Body Event
 }
 
 type Payment struct {
@@ -37,7 +42,7 @@ const never = time.Duration(math.MaxInt64)
 var (
 	started = time.Now()
 	gap     = 60 * time.Second
-	inbox   = make(chan Event, 10_000) // Make it a table of your database.
+	inbox   = make(chan Received, 10_000) // Make it a table of your database.
 
 	// Keep all of this in your database, changed in one transaction with what you do about an event.
 	seen     = map[string]bool{}
@@ -51,15 +56,14 @@ var (
 func receiver(webhook *standardwebhooks.Webhook) http.HandlerFunc {
 	return func(answer http.ResponseWriter, request *http.Request) {
 		body, err := io.ReadAll(http.MaxBytesReader(answer, request.Body, 64<<10))
-		var event Event
+		received := Received{ID: request.Header.Get("webhook-id")}
 		// The bytes as they came, not JSON written anew.
-		if err != nil || webhook.Verify(body, request.Header) != nil || json.Unmarshal(body, &event) != nil {
+		if err != nil || webhook.Verify(body, request.Header) != nil || json.Unmarshal(body, &received.Body) != nil {
 			answer.WriteHeader(http.StatusBadRequest)
 			return
 		}
-		event.ID = request.Header.Get("webhook-id")
 		select {
-		case inbox <- event:
+		case inbox <- received:
 			answer.WriteHeader(http.StatusNoContent) // At once; the work is done later.
 		default:
 			answer.WriteHeader(http.StatusServiceUnavailable)
@@ -67,12 +71,12 @@ func receiver(webhook *standardwebhooks.Webhook) http.HandlerFunc {
 	}
 }
 
-func handle(event Event) {
-	if seen[event.ID] {
-		fmt.Println("duplicate", event.ID)
+func handle(id string, event Event) {
+	if seen[id] {
+		fmt.Println("duplicate", id)
 		return
 	}
-	seen[event.ID] = true
+	seen[id] = true
 	if event.Epoch > epoch { // The first event of all, or numbers begin again after a restore.
 		epoch, after, ahead = event.Epoch, event.Sequence-1, map[int64]bool{}
 	}
@@ -82,7 +86,7 @@ func handle(event Event) {
 	}
 	payment := event.Data.Payment
 	if payment == nil {
-		fmt.Println(event.Type, event.ID)
+		fmt.Println(event.Type, id)
 	} else if payments[payment.ID].Version >= payment.Version {
 		fmt.Println("stale", payment.ID, payment.Version)
 	} else {
@@ -112,14 +116,14 @@ func fillGap() error {
 	before := after
 	fetchAt = time.Since(started) + gap // When this fails, again then.
 	var page struct {
-		Data           []Event
+		Data           []Received
 		ScannedThrough int64 `json:"scanned_through"`
 	}
 	if err := get("?after="+strconv.FormatInt(after, 10), &page); err != nil {
 		return err
 	}
 	for _, event := range page.Data {
-		handle(event)
+		handle(event.ID, event.Body)
 	}
 	advance(page.ScannedThrough) // Also past events of types that this endpoint does not get.
 	if len(ahead) > 0 && after > before {
@@ -169,8 +173,8 @@ func main() {
 	go func() { log.Fatal(http.ListenAndServe(os.Getenv("WIRED_WEBHOOK_LISTEN"), receiver(webhook))) }()
 	for tick := time.NewTicker(100 * time.Millisecond); ; {
 		select {
-		case event := <-inbox:
-			handle(event)
+		case received := <-inbox:
+			handle(received.ID, received.Body)
 		case <-tick.C:
 		}
 		if time.Since(started) >= fetchAt {

@@ -21,15 +21,16 @@ import javax.crypto.spec.SecretKeySpec;
 public class Receiver {
     record Payment(String id, String status, long version) {}
     record Data(Payment payment) {}
-    // In the event log, the id stands beside the rest.
-    record Event(String id, String type, Long sequence, Long epoch, Data data) {}
-    record Page(List<Event> data, @SerializedName("scanned_through") long scannedThrough) {}
+    record Event(String type, Long sequence, Long epoch, Data data) {}
+    /** It came as a webhook, or stands in the event log. */
+    record Received(String id, Event body) {}
+    record Page(List<Received> data, @SerializedName("scanned_through") long scannedThrough) {}
 
     static final Map<String, String> ENV = System.getenv();
     static final Gson JSON = new Gson();
     static final Webhook WEBHOOK = new Webhook(ENV.get("WIRED_WEBHOOK_SECRET"));
     static final long GAP_MS = (long) (1000 * Double.parseDouble(ENV.getOrDefault("GAP_SECONDS", "60")));
-    static final BlockingQueue<Event> INBOX = new LinkedBlockingQueue<>(); // Make it a table of your database.
+    static final BlockingQueue<Received> INBOX = new LinkedBlockingQueue<>(); // Make it a table of your database.
 
     static void receive(HttpExchange exchange) throws IOException {
         int status = 204; // At once; the work is done later.
@@ -39,9 +40,7 @@ public class Receiver {
             Map<String, List<String>> headers = new HashMap<>();
             exchange.getRequestHeaders().forEach((name, values) -> headers.put(name.toLowerCase(Locale.ROOT), values));
             WEBHOOK.verify(body, headers);
-            Event event = JSON.fromJson(body, Event.class);
-            String id = headers.get("webhook-id").get(0);
-            INBOX.add(new Event(id, event.type, event.sequence, event.epoch, event.data));
+            INBOX.add(new Received(headers.get("webhook-id").get(0), JSON.fromJson(body, Event.class)));
         } catch (Exception problem) {
             status = 400;
         }
@@ -57,9 +56,10 @@ public class Receiver {
     static final TreeSet<Long> ahead = new TreeSet<>();
     static long fetchAt = Long.MAX_VALUE;
 
-    static void handle(Event event) {
-        if (!seen.add(event.id)) {
-            System.out.println("duplicate " + event.id);
+    static void handle(Received received) {
+        Event event = received.body;
+        if (!seen.add(received.id)) {
+            System.out.println("duplicate " + received.id);
             return;
         }
         if (event.sequence != null) { // Notices have none.
@@ -75,7 +75,7 @@ public class Receiver {
         }
         Payment payment = event.data.payment;
         if (payment == null) {
-            System.out.println(event.type + " " + event.id);
+            System.out.println(event.type + " " + received.id);
         } else if (payments.containsKey(payment.id) && payments.get(payment.id).version >= payment.version) {
             System.out.println("stale " + payment.id + " " + payment.version);
         } else {
@@ -124,8 +124,8 @@ public class Receiver {
         server.setExecutor(Executors.newFixedThreadPool(8));
         server.start();
         while (true) {
-            Event event = INBOX.poll(100, TimeUnit.MILLISECONDS);
-            if (event != null) handle(event);
+            Received received = INBOX.poll(100, TimeUnit.MILLISECONDS);
+            if (received != null) handle(received);
             if (System.currentTimeMillis() >= fetchAt) {
                 try {
                     fillGap();

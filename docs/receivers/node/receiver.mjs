@@ -60,7 +60,7 @@ async function fillGap() {
     const before = after;
     fetchAt = Date.now() + GAP_MS; // When this fails, again then.
     const page = await get(`?after=${after}`);
-    for (const event of page.data) handle(event.id, event);
+    for (const { id, body } of page.data) handle(id, body);
     advance(page.scanned_through); // Also past events of types that this endpoint does not get.
     if (ahead.size > 0 && after > before) fetchAt = Date.now();
 }

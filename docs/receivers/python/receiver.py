@@ -80,7 +80,7 @@ def fill_gap():
     fetch_at, before = time.monotonic() + GAP_SECONDS, after  # When this fails, again then.
     page = get(f"?after={after}")
     for event in page["data"]:
-        handle(event["id"], event)
+        handle(event["id"], event["body"])
     advance(page["scanned_through"])  # Also past events of types that this endpoint does not get.
     if ahead and after > before:
         fetch_at = time.monotonic()

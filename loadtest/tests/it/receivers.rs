@@ -199,7 +199,9 @@ impl Bank {
         bank.asked.lock().unwrap().push(query);
         bank.answer.acquire().await.unwrap().forget();
         let log = bank.log.lock().unwrap().clone();
-        let data: Vec<_> = log.into_iter().filter(|event| event["sequence"].as_u64() > Some(after)).collect();
+        let behind = log.into_iter().filter(|event| event["sequence"].as_u64() > Some(after));
+        let id = |event: &Value| bank.id(event["sequence"].as_u64().unwrap());
+        let data: Vec<_> = behind.map(|event| json!({ "id": id(&event), "body": event })).collect();
         // As if it had looked at two more, one of them of a type that was not asked for.
         (StatusCode::OK, json!({ "data": data, "scanned_through": after + 2 }).to_string())
     }
@@ -233,7 +235,6 @@ impl Bank {
 
     fn event(&self, sequence: u64, event_type: &str, payment: &str, version: u32) -> Value {
         let mut event = Self::body(event_type);
-        event["id"] = json!(self.id(sequence));
         event["sequence"] = json!(sequence);
         event["data"]["payment"]["id"] = json!(payment);
         event["data"]["payment"]["version"] = json!(version);
@@ -242,11 +243,10 @@ impl Bank {
     }
 
     fn signed(&self, sequence: u64, event_type: &str, payment: &str, version: u32) -> Message {
-        let mut body = match event_type {
+        let body = match event_type {
             "ping" => Self::body("ping"),
             _ => self.event(sequence, event_type, payment, version),
         };
-        body.as_object_mut().unwrap().remove("id");
         testkit::schema::check(body.to_string().as_bytes()).unwrap();
         let timestamp = now_us() / 1_000_000;
         let mut message =

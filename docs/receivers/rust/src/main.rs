@@ -15,11 +15,16 @@ use serde::Deserialize;
 use standardwebhooks::Webhook;
 use tokio::sync::mpsc;
 
+/// It came as a webhook, or stands in the event log.
+#[derive(Deserialize)]
+struct Received {
+    /// `webhook-id`.
+    id: String,
+    body: Event,
+}
+
 #[derive(Deserialize)]
 struct Event {
-    /// `webhook-id`; in the event log it stands beside the rest.
-    #[serde(default)]
-    id: String,
     #[serde(rename = "type")]
     event_type: String,
     /// Notices have none.
@@ -42,7 +47,7 @@ struct Payment {
 
 #[derive(Deserialize)]
 struct Page {
-    data: Vec<Event>,
+    data: Vec<Received>,
     scanned_through: u64,
 }
 
@@ -60,9 +65,9 @@ struct Books {
 }
 
 impl Books {
-    fn handle(&mut self, event: Event) {
-        if !self.seen.insert(event.id.clone()) {
-            return println!("duplicate {}", event.id);
+    fn handle(&mut self, Received { id, body: event }: Received) {
+        if !self.seen.insert(id.clone()) {
+            return println!("duplicate {id}");
         }
         if let (Some(sequence), Some(epoch)) = (event.sequence, event.epoch) {
             if epoch > self.epoch {
@@ -75,7 +80,7 @@ impl Books {
                 self.advance(self.after);
             }
         }
-        let Some(payment) = event.data.payment else { return println!("{} {}", event.event_type, event.id) };
+        let Some(payment) = event.data.payment else { return println!("{} {id}", event.event_type) };
         if self.payments.get(&payment.id).is_some_and(|known| known.version >= payment.version) {
             return println!("stale {} {}", payment.id, payment.version);
         }
@@ -111,7 +116,7 @@ impl Books {
     }
 }
 
-type Inbox = mpsc::Sender<Event>;
+type Inbox = mpsc::Sender<Received>;
 
 async fn receive(
     State((webhook, inbox)): State<(Arc<Webhook>, Inbox)>,
@@ -122,10 +127,10 @@ async fn receive(
     if webhook.verify(&body, &headers).is_err() {
         return StatusCode::BAD_REQUEST;
     }
-    let Ok(mut event) = serde_json::from_slice::<Event>(&body) else { return StatusCode::BAD_REQUEST };
-    headers["webhook-id"].to_str().unwrap_or_default().clone_into(&mut event.id);
+    let Ok(body) = serde_json::from_slice(&body) else { return StatusCode::BAD_REQUEST };
+    let id = headers["webhook-id"].to_str().unwrap_or_default().to_owned();
     // At once; the work is done later.
-    inbox.try_send(event).map_or(StatusCode::SERVICE_UNAVAILABLE, |()| StatusCode::NO_CONTENT)
+    inbox.try_send(Received { id, body }).map_or(StatusCode::SERVICE_UNAVAILABLE, |()| StatusCode::NO_CONTENT)
 }
 
 #[tokio::main]
@@ -141,7 +146,7 @@ async fn main() -> anyhow::Result<()> {
     tokio::spawn(async move { axum::serve(listener, app).await });
     loop {
         match tokio::time::timeout(Duration::from_millis(100), received.recv()).await {
-            Ok(Some(event)) => books.handle(event),
+            Ok(Some(received)) => books.handle(received),
             Ok(None) => return Ok(()),
             Err(_) => {}
         }
