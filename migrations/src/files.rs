@@ -26,6 +26,7 @@ migrations! {
     4 "0004_money.sql",
     5 "0005_webhooks.sql",
     6 "0006_people.sql",
+    7 "0007_evidence.sql",
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! everything here can be tested by tables and replayed exactly.
 
 pub mod account;
+pub mod checkpoint;
 pub mod codes;
 pub mod command;
 pub mod endpoint_headers;

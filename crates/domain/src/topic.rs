@@ -26,8 +26,12 @@ pub const BANK_COMMANDS: Topic =
 pub const EVENTS: Topic =
     Topic { name: "payments.events.v1", partitions: 8, log_append_time: false, retention_days: 30 };
 
+/// Signed checkpoints of the ledger, written by admin-api: kept for ever, so that they outlive the database.
+pub const CHECKPOINTS: Topic =
+    Topic { name: "ledger.checkpoints.v1", partitions: 1, log_append_time: true, retention_days: -1 };
+
 /// Every topic.
-pub const ALL: [Topic; 3] = [PARTNER_COMMANDS, BANK_COMMANDS, EVENTS];
+pub const ALL: [Topic; 4] = [PARTNER_COMMANDS, BANK_COMMANDS, EVENTS, CHECKPOINTS];
 
 crate::codes::codes! {
     /// The topic that a command came from; the first part of its position.
