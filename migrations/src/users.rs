@@ -106,6 +106,12 @@ pub const GRANTS: &[(&str, [&str; 5])] = &[
     ("recovery_codes",      ["",     "",        "",       "SIUD",    ""]),
     ("mails",               ["",     "",        "",       "SIUD",    ""]),
     ("audit_log",           ["",     "",        "",       "SI",      "S"]),
+    ("leases",              ["",     "",        "",       "SU",      "S"]),
+    ("checkpoints",         ["",     "",        "",       "SI",      "S"]),
+    ("checkpoint_leaves",   ["",     "",        "",       "SI",      "S"]),
+    ("checkpoint_publications", ["", "",        "",       "SI",      "S"]),
+    ("reconciliations",     ["",     "",        "",       "SID",     "S"]),
+    ("reconciliation_states", ["",   "",        "",       "SID",     "S"]),
     ("schema_migrations",   ["S",    "S",       "S",      "S",       "S"]),
 ];
 
@@ -364,7 +370,7 @@ mod tests {
                 assert!(!writes || *role != Role::Verifier, "the verifier may write {table}");
             }
         }
-        for kept in ["entries", "audit_log"] {
+        for kept in ["entries", "audit_log", "checkpoints", "checkpoint_leaves", "checkpoint_publications"] {
             let (_, columns) = GRANTS.iter().find(|(table, _)| *table == kept).unwrap();
             assert!(columns.iter().all(|letters| !letters.contains(['U', 'D'])), "{kept}");
         }
