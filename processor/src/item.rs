@@ -1,6 +1,6 @@
 //! A record of a command topic, read once and decided as often as its transaction is tried.
 
-use domain::command::{BankCommand, BankEnvelope, PartnerEnvelope};
+use domain::command::{BankCommand, BankEnvelope, PartnerCommand, PartnerEnvelope};
 use domain::fingerprint::Fingerprint;
 use domain::time::{Day, Timestamp};
 use domain::topic::{Position, Source};
@@ -95,6 +95,16 @@ impl Item {
                 BankCommand::RedriveDeadLetters { .. } | BankCommand::RejectDeadLetter(_)
             ),
             Content::Partner(_) | Content::Undecodable(_) => false,
+        }
+    }
+
+    /// Whether the processor itself asks for it, again and again until it is done: it need not wait anywhere.
+    pub fn comes_again(&self) -> bool {
+        match &self.content {
+            Content::Partner(envelope) => {
+                matches!(envelope.command, PartnerCommand::Expire | PartnerCommand::ExpireMandate(_))
+            }
+            Content::Bank(..) | Content::Undecodable(_) => false,
         }
     }
 

@@ -73,6 +73,7 @@ impl Fold {
             daily_max_minor: set.daily_max_minor,
             ..slot.row.clone()
         };
+        changed.balance_minor.checked_add(changed.overdraft_minor).ok_or(Reason::AmountOverflow)?;
         // What is overdrawn or held must stay covered.
         if changed.available_minor() < 0 {
             return Err(Reason::InsufficientFunds);

@@ -77,6 +77,10 @@ impl Fold {
             return;
         }
         if let Some((reason, detail)) = self.unapplicable(item) {
+            if reason == DeadLetterReason::BehindDeadLetter && item.comes_again() {
+                self.effects.duplicates += 1;
+                return;
+            }
             self.view.blocked_roots.extend(item.root());
             self.effects.dead_letters.push(DeadLetterRow { item: index, reason, detail });
             return;

@@ -16,6 +16,8 @@ use crate::item::Item;
 /// A payment that passed every check.
 struct Allowed {
     posting: Posting,
+    /// What the debited account holds afterwards.
+    held_minor: i64,
     accounts: [AccountId; 2],
     amount: Amount,
     account_spent: Spent,
@@ -81,8 +83,12 @@ impl Fold {
         // Limits, then funds.
         let (mandate_spent, account_spent) = check_limits(mandate, debit, amount, item)?;
         let posting = Posting::check(debit, credit, amount)?;
+        let held_minor = match payment.expires_at {
+            Some(_) => debit.held_minor.checked_add(amount.minor()).ok_or(Reason::AmountOverflow)?,
+            None => debit.held_minor,
+        };
         let accounts = [debit.id, credit.id];
-        Ok(Allowed { posting, accounts, amount, account_spent, mandate_spent })
+        Ok(Allowed { posting, held_minor, accounts, amount, account_spent, mandate_spent })
     }
 
     /// Counts the payment against the caps of the account and the mandate.
@@ -101,8 +107,7 @@ impl Fold {
         payment.status = PaymentStatus::Authorized;
         payment.accounts = Some(allowed.accounts);
         if let Some(slot) = self.view.accounts.get_mut(&allowed.accounts[0]) {
-            // It is available, so it fits.
-            slot.change().held_minor += allowed.amount.minor();
+            slot.change().held_minor = allowed.held_minor;
         }
         self.effects.holds.push(HoldRow {
             account: allowed.accounts[0],

@@ -34,6 +34,8 @@ impl Posting {
         }
         let debited = debit.balance_minor.checked_sub(amount.minor()).ok_or(Reason::AmountOverflow)?;
         let credited = credit.balance_minor.checked_add(amount.minor()).ok_or(Reason::AmountOverflow)?;
+        // The database compares balance and overdraft as one number.
+        credited.checked_add(credit.overdraft_minor).ok_or(Reason::AmountOverflow)?;
         Ok(Self { debit: (debit.id, debited), credit: (credit.id, credited), amount })
     }
 }

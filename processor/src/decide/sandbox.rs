@@ -41,9 +41,8 @@ impl Fold {
             return Err(Reason::AccountNotEmpty);
         }
         // The sandbox account mirrors money that never was; it only must not overflow.
-        let funds = self.account(sandbox_account_id(sandbox.terms.currency));
-        let fits = funds.is_ok_and(|funds| funds.balance_minor.checked_sub(sandbox.balance_minor).is_none());
-        if fits { Err(Reason::AmountOverflow) } else { Ok(()) }
+        let funds = self.account(sandbox_account_id(sandbox.terms.currency)).map_or(0, |it| it.balance_minor);
+        funds.checked_sub(sandbox.balance_minor).map(drop).ok_or(Reason::AmountOverflow)
     }
 
     /// Opens the test account and puts the money in. The checks have passed, so this does not fail.

@@ -336,6 +336,43 @@ fn a_transfer_to_another_partner_tells_both() {
     assert_eq!(view.accounts[&new_account(3)].row.balance_minor, 600);
 }
 
+#[test]
+fn an_expiry_behind_a_dead_letter_is_not_kept_since_it_comes_again() {
+    let (mut view, id) = authorized(World::new().view);
+    view.blocked_roots.insert(id.uuid());
+    let mut items =
+        [at(expire(id), world::ACCEPTED_AT.plus_seconds(i64::from(HOLD_S) + 1)), capture(id, "c", None)];
+    for item in &mut items {
+        item.key = Some(id.uuid().as_bytes().to_vec());
+    }
+    let (_, left) = decide(&items, view, world::DECIDED_AT);
+    assert_eq!((left.duplicates, left.dead_letters.len(), left.payments.len()), (1, 1, 0));
+}
+
+#[test]
+fn sums_that_do_not_fit_are_rejections() {
+    let overflow = Some(Reason::AmountOverflow);
+    let mut view = World::new().view;
+    shop(&mut view).balance_minor = i64::MAX - 1_000;
+    shop(&mut view).overdraft_minor = 1;
+    customer(&mut view).held_minor = i64::MAX - 1;
+    customer(&mut view).overdraft_minor = i64::MAX;
+    let set = |id, account, overdraft_minor| {
+        let set = SetLimits { account, overdraft_minor, payment_max_minor: None, daily_max_minor: None };
+        world::bank(id, BankCommand::SetLimits(set))
+    };
+    let items = [
+        world::payment("credited", 1_000),
+        world::authorization("held", 2, HOLD_S),
+        world::payment("fits", 999),
+        set(1, shop_account(), 2),
+    ];
+    let (_, left) = decide(&items, view, world::DECIDED_AT);
+    let paid: Vec<_> = left.payments.iter().map(|row| row.reason).collect();
+    assert_eq!(paid, [overflow, overflow, None]);
+    assert_eq!(reasons(&left), [overflow]);
+}
+
 fn reasons(left: &Left) -> Vec<Option<Reason>> {
     left.changes.iter().map(|row| row.reason).collect()
 }
