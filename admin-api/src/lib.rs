@@ -1,35 +1,95 @@
-//! The bank's API for customers and staff. Today it answers health and seeds sample partners; what people do with
-//! it comes with its own issue.
+//! The bank's API for customers and staff: who they are and what they may do.
 //!
 //! Whatever changes money, accounts or mandates leaves here as a command on Kafka: this service never writes a
 //! ledger table, and its MySQL user could not. It serves plain HTTP, so only on loopback and only when told so.
 
+pub mod access;
+pub mod answer;
+pub mod app;
+pub mod audit;
+pub mod body;
+pub mod client_address;
+pub mod commands;
 mod config;
+pub mod create_admin;
+pub mod cursor;
 mod health;
+pub mod jwt;
+pub mod mail;
 mod metrics;
-mod public;
+pub mod operate;
+pub mod outbox;
+pub mod password;
+pub mod personal;
+pub mod problem;
+pub mod random;
+pub mod roles;
+pub mod routes;
 pub mod seed;
-mod store;
+pub mod sessions;
+pub mod store;
+pub mod throttle;
+pub mod totp;
+pub mod upkeep;
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-pub use config::{Config, Error};
+use app::{App, Throttles};
+pub use config::{Config, Error, MailConfig, PeopleConfig, TokenConfig};
+
+/// For requests; more would only queue in MySQL.
+const CONNECTIONS: u32 = 8;
 
 /// Serves until `shutdown`.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
     config.check()?;
+    let base_url = config.people.base_url()?;
+    let (signing, verifying) = config.tokens.keys()?;
+    let mailer = mail::Mailer::new(&config.mail, base_url.clone())?;
     let health = runtime::health::Health::new();
-    let private = runtime::private::serve(&config.private, health.clone(), shutdown.clone()).await?;
+    // Ends the background tasks after the last request.
+    let stop = CancellationToken::new();
+    let private = runtime::private::serve(&config.private, health.clone(), stop.clone()).await?;
     metrics::describe();
-    let probes = health::watch(&config, &health, &shutdown)?;
+    let mut tasks = health::watch(&config, &health, &stop)?;
+
+    let pool = config.mysql.pool("requests", CONNECTIONS)?;
+    runtime::mysql::observe(&pool, "requests", stop.clone());
+    let mail_waits = Arc::new(Notify::new());
+    let outbox = outbox::Outbox {
+        pool: config.mysql.pool("mails", 2)?,
+        personal: config.people.keys()?,
+        mailer,
+        waits: mail_waits.clone(),
+    };
+    let openapi = routes::document().to_json().unwrap_or_default();
+    let app = Arc::new(App {
+        pool,
+        personal: config.people.keys()?,
+        hasher: password::Hasher::new(config.password_hashes_parallel, config.password_queue_max)?,
+        signer: jwt::Signer::new(base_url, &signing, &verifying)?,
+        sessions: sessions::Sessions::default(),
+        throttles: Throttles::new(config.requests_per_second),
+        trusted_proxies: config.trusted_proxies.clone(),
+        mail_waits,
+        openapi: Bytes::from(openapi),
+    });
+    tasks.push(tokio::spawn(outbox.run(stop.clone())));
+    tasks.push(tokio::spawn(upkeep::run(app.clone(), stop.clone())));
+
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|source| Error::Listen { address: config.listen, source })?;
     tracing::info!(listen = %config.listen, "serving");
-    runtime::http::serve(listener, public::router(), config.http.clone(), shutdown).await;
-    for task in probes.into_iter().chain([private]) {
-        // Both end with `shutdown`; one that panicked has already said so.
+    runtime::http::serve(listener, routes::router(app), config.http.clone(), shutdown).await;
+    stop.cancel();
+    for task in tasks.into_iter().chain([private]) {
+        // All end with `stop`; one that panicked has already said so.
         let _ = task.await;
     }
     Ok(())

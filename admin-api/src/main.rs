@@ -1,6 +1,7 @@
-//! The bank's side: `serve` (the default) answers customers and staff, `seed` makes a sample partner.
+//! The bank's side: `serve` (the default) answers customers and staff, `create-admin` makes the first admins, `command`
+//! carries out one command of the bank, `seed` makes a sample partner.
 
-use admin_api::{Config, seed};
+use admin_api::{Config, create_admin, operate, seed};
 use clap::{Parser, Subcommand};
 
 /// The bank's API.
@@ -14,7 +15,11 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Answer customers and staff (the default).
-    Serve(Config),
+    Serve(Box<Config>),
+    /// Make one of the first two admins; print the link by which they set their password.
+    CreateAdmin(create_admin::Config),
+    /// Carry out one command of the bank and print what became of it.
+    Command(operate::Config),
     /// Make or complete a sample partner with customers, mandates and an endpoint; print what is there.
     Seed(seed::Config),
 }
@@ -44,8 +49,10 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(config) => tokio.block_on(async {
             let shutdown = runtime::shutdown::on_signal();
-            admin_api::run(config, shutdown).await
+            admin_api::run(*config, shutdown).await
         })?,
+        Command::CreateAdmin(config) => println!("{}", tokio.block_on(create_admin::run(&config))?),
+        Command::Command(config) => println!("{}", tokio.block_on(operate::run(&config))?),
         Command::Seed(config) => {
             for seeded in tokio.block_on(seed::run(&config))? {
                 println!("{seeded}");

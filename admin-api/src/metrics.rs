@@ -1,16 +1,28 @@
 //! The figures of this service.
 
-use metrics::{counter, describe_counter};
+use std::time::Duration;
+
+use metrics::{counter, describe_counter, describe_histogram, histogram};
 
 const RESPONSES: &str = "wired_admin_api_http_responses_total";
+const DURATION: &str = "wired_admin_api_http_request_duration_seconds";
+const PROBLEMS: &str = "wired_admin_api_problems_total";
+const HASHES: &str = "wired_admin_api_password_hash_duration_seconds";
+const LOGINS: &str = "wired_admin_api_logins_total";
+const MAILS: &str = "wired_admin_api_mails_total";
 
 /// Tells Prometheus what the figures mean.
 pub(crate) fn describe() {
     describe_counter!(RESPONSES, "Answers of the public listener by class of status");
+    describe_histogram!(DURATION, "Time from a request's head to its answer");
+    describe_counter!(PROBLEMS, "Problems answered by code");
+    describe_histogram!(HASHES, "Time that hashing a password took, without waiting for its turn");
+    describe_counter!(LOGINS, "Log-ins by outcome: done, refused, throttled");
+    describe_counter!(MAILS, "Mails by outcome: sent, failed, given_up");
 }
 
 /// One answer was given.
-pub(crate) fn answered(status: u16) {
+pub(crate) fn answered(status: u16, elapsed: Duration) {
     let class = match status {
         200..300 => "2xx",
         300..400 => "3xx",
@@ -18,4 +30,25 @@ pub(crate) fn answered(status: u16) {
         _ => "5xx",
     };
     counter!(RESPONSES, "class" => class).increment(1);
+    histogram!(DURATION).record(elapsed);
+}
+
+/// A problem was answered.
+pub(crate) fn problem(code: &'static str) {
+    counter!(PROBLEMS, "code" => code).increment(1);
+}
+
+/// A password was hashed.
+pub(crate) fn hashed(elapsed: Duration) {
+    histogram!(HASHES).record(elapsed);
+}
+
+/// Somebody tried to log in: `done`, `refused`, `throttled`.
+pub(crate) fn login(outcome: &'static str) {
+    counter!(LOGINS, "outcome" => outcome).increment(1);
+}
+
+/// A mail was `sent`, `failed` once, or `given_up`.
+pub(crate) fn mail(outcome: &'static str) {
+    counter!(MAILS, "outcome" => outcome).increment(1);
 }

@@ -12,7 +12,7 @@
 
 mod credentials;
 mod env_file;
-mod outcomes;
+mod judge;
 mod plan;
 mod store;
 
@@ -21,9 +21,10 @@ use std::{fmt, net::SocketAddr, path::PathBuf};
 use domain::money::{Amount, Currency};
 use runtime::config::{ConfigError, KafkaConfig, MysqlConfig};
 
+use crate::commands;
 use credentials::Keys;
 use env_file::EnvFile;
-pub use outcomes::Refusal;
+pub use judge::Refusal;
 use plan::Plan;
 
 /// More of either would no longer be a sample.
@@ -107,24 +108,12 @@ pub enum Error {
     /// MySQL refused.
     #[error("MySQL: {0}; is it running, and have the migrations been applied?")]
     Mysql(#[from] sqlx::Error),
-    /// Kafka refused.
-    #[error("Kafka: {0}; is it running, and have the topics been created?")]
-    Kafka(#[from] rdkafka::error::KafkaError),
+    /// Commands have no outcome.
+    #[error(transparent)]
+    Commands(#[from] commands::Error),
     /// A command was refused by the ledger.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The processor did not decide in time.
-    #[error(
-        "{missing} of {all} commands have no outcome and none came for {waited_s} s: is the processor running and ready?"
-    )]
-    Undecided {
-        /// Commands without an outcome.
-        missing: usize,
-        /// Commands of this phase.
-        all: usize,
-        /// For how long nothing happened.
-        waited_s: u64,
-    },
     /// The system gives no randomness.
     #[error("the system gives no randomness: {0}")]
     Random(#[from] getrandom::Error),
@@ -171,7 +160,10 @@ pub async fn run(config: &Config) -> Result<Vec<Seeded>, Error> {
     }
     let mut sent = 0;
     for phase in [plan.openings(), plan.funding()] {
-        sent += outcomes::carry_out(&pool, &config.kafka, phase).await?;
+        sent += commands::carry_out(&pool, &config.kafka, phase, |envelope, outcome| {
+            judge::judge(envelope, outcome).map_err(Error::from)
+        })
+        .await?;
     }
     let mut seeded = Vec::with_capacity(files.len());
     for (index, (partner, mut file)) in plan.partners.iter().zip(files).enumerate() {

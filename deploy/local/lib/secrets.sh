@@ -11,7 +11,7 @@ variable_name() { printf '%s' "${1^^}" | tr - _; }
 make_keys() {
     local key
     mkdir -p "$STATE/keys" "$STATE/env"
-    for key in partner-keys.kek webhook-secrets.kek status-token.key; do
+    for key in partner-keys.kek webhook-secrets.kek status-token.key personal-data.kek personal-index.key access-token.key; do
         [[ -s $STATE/keys/$key ]] || head -c 32 /dev/urandom | base64 | write_file "$STATE/keys/$key"
     done
 }
@@ -71,6 +71,12 @@ $(common_lines admin-api)
 WIRED_LISTEN='127.0.0.1:$PORT_ADMIN_API'
 WIRED_PRIVATE_LISTEN='127.0.0.1:$PORT_ADMIN_API_PRIVATE'
 WIRED_INSECURE_HTTP='true'
+WIRED_PUBLIC_URL='http://127.0.0.1:$PORT_ADMIN_API'
+WIRED_PERSONAL_DATA_KEK_FILE='$STATE/keys/personal-data.kek'
+WIRED_PERSONAL_INDEX_KEY_FILE='$STATE/keys/personal-index.key'
+WIRED_TOKEN_KEY_FILE='$STATE/keys/access-token.key'
+# No mail server here: mails are files.
+WIRED_MAIL_FOLDER='$STATE/mails'
 WIRED_PARTNER_KEYS_KEK_FILE='$STATE/keys/partner-keys.kek'
 WIRED_WEBHOOK_SECRETS_KEK_FILE='$STATE/keys/webhook-secrets.kek'
 TEXT

@@ -150,6 +150,8 @@ fn instance(system: &System, service: Service, index: usize) -> anyhow::Result<I
     if let Some(public) = public {
         set("WIRED_LISTEN", public.to_string());
         set("WIRED_AUTHORITIES", public.to_string());
+        set("WIRED_PUBLIC_URL", format!("http://{public}"));
+        set("WIRED_MAIL_FOLDER", system.folder().join("mails").display().to_string());
         set("WIRED_INSECURE_HTTP", "true".to_owned());
     }
     if service == Service::Notifier {
@@ -189,10 +191,13 @@ fn base_environment(system: &System, service: Service) -> anyhow::Result<Vec<(St
     ])
 }
 
-const KEYS: [(&str, &str); 3] = [
+const KEYS: [(&str, &str); 6] = [
     ("WIRED_PARTNER_KEYS_KEK_FILE", "partner-keys.kek"),
     ("WIRED_WEBHOOK_SECRETS_KEK_FILE", "webhook-secrets.kek"),
     ("WIRED_STATUS_TOKEN_KEY_FILE", "status-token.key"),
+    ("WIRED_PERSONAL_DATA_KEK_FILE", "personal-data.kek"),
+    ("WIRED_PERSONAL_INDEX_KEY_FILE", "personal-index.key"),
+    ("WIRED_TOKEN_KEY_FILE", "access-token.key"),
 ];
 
 fn keys_environment(folder: &Path) -> impl Iterator<Item = (String, String)> {

@@ -1,0 +1,93 @@
+//! The API of customers and staff: routes and their OpenAPI document, from the same list.
+
+pub mod auth;
+pub mod documents;
+pub mod fields;
+pub mod me;
+pub mod second_factor;
+pub mod users;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use utoipa::OpenApi;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::answer;
+use crate::app::App;
+pub use fields::NAME_CHARS_MAX;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Wired City bank API",
+        version = "1",
+        description = "For customers and the bank's staff. Log in, send the access token as `Authorization: Bearer …`, and \
+                       ask for a new one with the refresh token before it expires. Errors are problem documents (RFC 9457)."
+    ),
+    modifiers(&Security),
+    tags(
+        (name = "auth", description = "Registering, logging in and out"),
+        (name = "me", description = "The own profile, password, second factor and data"),
+        (name = "users", description = "Customers and staff, as staff see them"),
+        (name = "documents", description = "This document, public keys, the error catalogue, health")
+    )
+)]
+struct Document;
+
+struct Security;
+
+impl utoipa::Modify for Security {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let mut scheme = Http::new(HttpAuthScheme::Bearer);
+        scheme.bearer_format = Some("JWT".to_owned());
+        scheme.description = Some("the access token of a log-in, valid for ten minutes".to_owned());
+        let components = openapi.components.get_or_insert_default();
+        components.add_security_scheme("access_token", SecurityScheme::Http(scheme));
+    }
+}
+
+/// The routes, without their state, and the document of exactly these.
+fn documented() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(auth::register))
+        .routes(routes!(auth::ask_password_reset))
+        .routes(routes!(auth::set_password))
+        .routes(routes!(auth::log_in))
+        .routes(routes!(auth::refresh))
+        .routes(routes!(auth::log_out))
+        .routes(routes!(auth::log_out_everywhere))
+        .routes(routes!(auth::step_up))
+        .routes(routes!(me::read, me::change, me::erase))
+        .routes(routes!(me::change_password))
+        .routes(routes!(me::export))
+        .routes(routes!(second_factor::begin, second_factor::remove))
+        .routes(routes!(second_factor::confirm))
+        .routes(routes!(second_factor::renew_recovery_codes))
+        .routes(routes!(users::list))
+        .routes(routes!(users::read))
+        .routes(routes!(users::read_personal_data))
+        .routes(routes!(documents::health))
+        .routes(routes!(documents::openapi))
+        .routes(routes!(documents::jwks))
+        .routes(routes!(documents::problem))
+        .split_for_parts()
+}
+
+/// The OpenAPI document.
+pub fn document() -> utoipa::openapi::OpenApi {
+    documented().1
+}
+
+/// The whole API.
+pub fn router(app: Arc<App>) -> Router {
+    documented()
+        .0
+        .fallback(answer::not_found)
+        .method_not_allowed_fallback(answer::method_not_allowed)
+        .layer(from_fn_with_state(app.clone(), answer::complete))
+        .with_state(app)
+}

@@ -1,0 +1,107 @@
+//! Token buckets by key, in bounded memory.
+//!
+//! A bucket that nobody touched for long is forgotten first; a forgotten bucket is full again. Whoever has so many
+//! addresses that buckets are forgotten is slowed down by the bucket of the account, which every attempt touches.
+//! Buckets live in this process: with several replicas, each grants its own share.
+
+use std::hash::Hash;
+use std::num::NonZeroUsize;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+
+/// Keys remembered by one throttle; a key and its bucket take some 100 bytes.
+const KEYS_MAX: NonZeroUsize = NonZeroUsize::new(100_000).unwrap();
+
+/// A rate for each key: `burst` at once, then one each `interval`.
+pub struct Throttle<K: Hash + Eq> {
+    interval: Duration,
+    burst: u32,
+    /// When each bucket will be full again.
+    full_at: Mutex<LruCache<K, Instant>>,
+}
+
+impl<K: Hash + Eq> Throttle<K> {
+    /// `burst` at once, then one each `interval`.
+    pub fn new(burst: u32, interval: Duration) -> Self {
+        Self { interval, burst, full_at: Mutex::new(LruCache::new(KEYS_MAX)) }
+    }
+
+    /// How long this key has to wait; `None`: not at all. Takes nothing.
+    pub fn wait(&self, key: &K) -> Option<Duration> {
+        let now = Instant::now();
+        let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let full_at = *full_at.get(key)?;
+        // Empty by so much that the next one is not there yet.
+        let room = self.interval * self.burst.saturating_sub(1);
+        full_at.checked_duration_since(now + room).filter(|wait| !wait.is_zero())
+    }
+
+    /// Takes one, also from an empty bucket: who goes on trying waits no longer than one interval more.
+    pub fn take(&self, key: K) {
+        let now = Instant::now();
+        let mut all = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = all.get(&key).copied().unwrap_or(now).max(now);
+        let full_at = (before + self.interval).min(now + self.interval * self.burst);
+        all.put(key, full_at);
+    }
+
+    /// Takes one if there is one, else tells how long to wait.
+    pub fn try_take(&self, key: K) -> Result<(), Duration> {
+        match self.wait(&key) {
+            Some(wait) => Err(wait),
+            None => {
+                self.take(key);
+                Ok(())
+            }
+        }
+    }
+
+    /// Fills the bucket again, after a success.
+    pub fn forgive(&self, key: &K) {
+        self.full_at.lock().unwrap_or_else(PoisonError::into_inner).pop(key);
+    }
+}
+
+/// A wait as `Retry-After` says it.
+pub fn seconds(wait: Duration) -> u32 {
+    u32::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_then_one_each_interval_and_each_key_for_itself() {
+        let throttle = Throttle::new(3, Duration::from_millis(80));
+        for _ in 0..3 {
+            assert_eq!(throttle.try_take(1), Ok(()));
+        }
+        let wait = throttle.try_take(1).unwrap_err();
+        assert!(wait <= Duration::from_millis(80) && wait > Duration::ZERO, "{wait:?}");
+        assert_eq!(throttle.try_take(2), Ok(()));
+        std::thread::sleep(wait);
+        assert_eq!(throttle.try_take(1), Ok(()));
+        assert!(throttle.try_take(1).is_err());
+        // Failing on and on does not make the wait longer.
+        for _ in 0..100 {
+            throttle.take(1);
+        }
+        assert!(throttle.wait(&1).unwrap() <= Duration::from_millis(80));
+        throttle.forgive(&1);
+        assert_eq!(throttle.wait(&1), None);
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let throttle = Throttle::new(1, Duration::from_secs(60));
+        for key in 0..(KEYS_MAX.get() + 10) {
+            throttle.take(key);
+        }
+        assert_eq!(throttle.full_at.lock().unwrap().len(), KEYS_MAX.get());
+        assert_eq!(seconds(Duration::from_millis(1)), 1);
+        assert_eq!(seconds(Duration::from_millis(1_001)), 2);
+    }
+}

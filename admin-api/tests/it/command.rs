@@ -1,0 +1,77 @@
+//! `admin-api command` on real MySQL and Kafka, with the processor as a process of its own.
+
+use admin_api::commands::Outcome;
+use admin_api::operate::{self, Error};
+use clap::Parser;
+use domain::account::Owner;
+use domain::ids::bank_account_id;
+use domain::money::Currency::EUR;
+use domain::payment::Reason;
+use testkit::{Env, fixtures};
+
+use crate::seed::start_processor;
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    config: operate::Config,
+}
+
+fn config(env: &Env, more: &[&str], command: &str) -> operate::Config {
+    let url = env.service_url("admin-api");
+    let base = [
+        "command",
+        "--mysql-url",
+        &url,
+        "--kafka-brokers",
+        &env.kafka.kafka_brokers,
+        "--topic-prefix",
+        &env.kafka.topic_prefix,
+    ];
+    Cli::parse_from(base.iter().chain(more).chain([&command])).config
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_is_carried_out_once_and_its_outcome_told() {
+    let env = Env::new("command").await;
+    let processor = start_processor(&env);
+    let account = fixtures::account_id();
+    for (id, owner) in [(bank_account_id(EUR), Owner::Bank), (account, Owner::Customer(fixtures::user_id()))]
+    {
+        let open = serde_json::to_string(&fixtures::open_account(id, owner, EUR)).unwrap();
+        let done = operate::run(&config(&env, &["--reason", "first day"], &open)).await.unwrap();
+        assert_eq!(done.outcome, Outcome::Applied);
+    }
+    let deposit = serde_json::to_string(&fixtures::deposit(account, 500, EUR)).unwrap();
+    let withdrawal = deposit.replace("deposit", "withdrawal");
+    let first = operate::run(&config(&env, &["--reason", "cash"], &deposit)).await.unwrap();
+    let id = first.id.to_string();
+    let again = operate::run(&config(&env, &["--reason", "cash", "--id", &id], &deposit)).await.unwrap();
+    assert_eq!((first.outcome, again.outcome), (Outcome::Applied, Outcome::Applied));
+    let all = operate::run(&config(&env, &["--reason", "cash"], &withdrawal)).await.unwrap();
+    assert_eq!(all.outcome, Outcome::Applied, "the deposit was made once");
+    let more = operate::run(&config(&env, &["--reason", "cash"], &withdrawal)).await.unwrap();
+    assert_eq!(more.outcome, Outcome::Rejected(Some(Reason::InsufficientFunds)));
+    assert_eq!(more.to_string(), format!("{}: rejected: insufficient_funds", more.id));
+    drop(processor);
+    env.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_command_is_refused_before_it_is_sent() {
+    let env = Env::new("no-command").await;
+    let account = fixtures::account_id();
+    let negative = format!(r#"{{"set_limits":{{"account":"{account}","overdraft_minor":-1}}}}"#);
+    let close = format!(r#"{{"close_account":{{"account":"{account}"}}}}"#);
+    for (reason, command, words) in [
+        ("why", "{}", "not one of the bank"),
+        ("why", r#"{"payment":{}}"#, "unknown variant"),
+        ("why", negative.as_str(), "a limit is negative"),
+        ("", close.as_str(), "--reason has 1 to 500"),
+    ] {
+        let refused = operate::run(&config(&env, &["--reason", reason], command)).await.unwrap_err();
+        assert!(matches!(refused, Error::Option(_)), "{command}");
+        assert!(refused.to_string().contains(words), "{refused}");
+    }
+    env.close().await;
+}

@@ -1,0 +1,175 @@
+//! Who may call what: one table, compared with the document route by route, and walked with every role, an own and a
+//! foreign id. A route without a row fails; so does a row without a route.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Bank, Client, Somebody};
+
+/// Who calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Nobody,
+    /// Staff without a second factor.
+    Halfway,
+    Customer,
+    Operator,
+    Auditor,
+    Admin,
+}
+
+const EVERYBODY: [Who; 6] =
+    [Who::Nobody, Who::Halfway, Who::Customer, Who::Operator, Who::Auditor, Who::Admin];
+
+/// Who may. The rest of the answers follows: no token is 401, another role 403.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum May {
+    /// Without a token.
+    Anybody,
+    /// Every live session.
+    LoggedIn,
+    /// Staff, also halfway.
+    Enrolling,
+    /// Every role, not halfway.
+    Person,
+    Customer,
+    /// Operators, auditors, admins.
+    Reader,
+}
+
+impl May {
+    /// `None`: let in; otherwise status and code of the refusal.
+    fn refusal(self, who: Who) -> Option<(u16, &'static str)> {
+        const ROLE: Option<(u16, &str)> = Some((403, "role_missing"));
+        const HALFWAY: Option<(u16, &str)> = Some((403, "second_factor_missing"));
+        match (self, who) {
+            (Self::Anybody, _) => None,
+            (_, Who::Nobody) => Some((401, "token_missing")),
+            (Self::LoggedIn, _) => None,
+            (Self::Enrolling | Self::Reader, Who::Customer) => ROLE,
+            (Self::Enrolling, _) => None,
+            (Self::Customer, Who::Customer) => None,
+            (Self::Customer, _) => ROLE,
+            (Self::Person | Self::Reader, Who::Halfway) => HALFWAY,
+            (Self::Person | Self::Reader, _) => None,
+        }
+    }
+}
+
+/// Method, path, who may.
+const MATRIX: &[(&str, &str, May)] = &[
+    ("post", "/v1/auth/registrations", May::Anybody),
+    ("post", "/v1/auth/password-resets", May::Anybody),
+    ("post", "/v1/auth/passwords", May::Anybody),
+    ("post", "/v1/auth/login", May::Anybody),
+    ("post", "/v1/auth/refresh", May::Anybody),
+    ("post", "/v1/auth/logout", May::LoggedIn),
+    ("post", "/v1/auth/logout-everywhere", May::LoggedIn),
+    ("post", "/v1/auth/step-up", May::LoggedIn),
+    ("get", "/v1/me", May::LoggedIn),
+    ("patch", "/v1/me", May::Person),
+    ("delete", "/v1/me", May::Customer),
+    ("post", "/v1/me/password", May::Person),
+    ("post", "/v1/me/exports", May::Person),
+    ("post", "/v1/me/second-factor", May::Enrolling),
+    ("delete", "/v1/me/second-factor", May::Reader),
+    ("post", "/v1/me/second-factor/confirmation", May::Enrolling),
+    ("post", "/v1/me/recovery-codes", May::Reader),
+    ("get", "/v1/users", May::Reader),
+    ("get", "/v1/users/{id}", May::Reader),
+    ("post", "/v1/users/{id}/personal-data", May::Reader),
+    ("get", "/v1/health", May::Anybody),
+    ("get", "/v1/openapi.json", May::Anybody),
+    ("get", "/.well-known/jwks.json", May::Anybody),
+    ("get", "/problems/{code}", May::Anybody),
+];
+
+/// Whether a body is needed for more than being let in: an empty one is 400, which is no refusal.
+fn body(path: &str) -> Option<Value> {
+    path.ends_with("personal-data").then(|| json!({"reason": "walking the matrix"}))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_lets_in_whom_the_matrix_names() {
+    let bank = Bank::new("admin-matrix").await;
+    let document = bank.client().get("/v1/openapi.json").await.expect(200).json();
+    let documented: BTreeSet<(String, String)> = document["paths"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .flat_map(|(path, item)| {
+            item.as_object().unwrap().keys().map(|method| (method.clone(), path.clone())).collect::<Vec<_>>()
+        })
+        .collect();
+    let listed: BTreeSet<_> =
+        MATRIX.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned())).collect();
+    assert_eq!(listed, documented, "every route has its row, and every row its route");
+    assert_eq!(listed.len(), MATRIX.len());
+
+    let foreign = bank.customer("foreign@example.com").await;
+    let unknown = "usr_00000000000000000000000001";
+    for who in EVERYBODY {
+        // What a walk does to its caller (log out, erase) is done last, each with somebody new.
+        let (last, first): (Vec<_>, Vec<_>) =
+            MATRIX.iter().partition(|(method, path, _)| ends_session(method, path));
+        let caller = call_in(&bank, who, "walker").await;
+        for (method, path, may) in first {
+            let own = caller.as_ref().map_or(unknown, |it| it.id.as_str());
+            for id in [own, &foreign.id, unknown, "usr_nonsense", "acct_00000000000000000000000001"] {
+                if !path.contains('{') && id != own {
+                    continue;
+                }
+                walk(&bank, who, caller.as_ref(), (method, path, may), id).await;
+            }
+        }
+        for (index, (method, path, may)) in last.into_iter().enumerate() {
+            let caller = call_in(&bank, who, &format!("leaver{index}")).await;
+            walk(&bank, who, caller.as_ref(), (method, path, may), unknown).await;
+        }
+    }
+    bank.close().await;
+}
+
+fn ends_session(method: &str, path: &str) -> bool {
+    path.contains("/logout") || (method == "delete" && path.starts_with("/v1/me"))
+}
+
+async fn call_in(bank: &Bank, who: Who, name: &str) -> Option<Somebody> {
+    let email = format!("{name}.{who:?}@example.com").to_lowercase();
+    Some(match who {
+        Who::Nobody => return None,
+        Who::Halfway => bank.staff_without_second_factor(&email, 2).await,
+        Who::Customer => bank.customer(&email).await,
+        Who::Operator => bank.staff(&email, 2).await,
+        Who::Auditor => bank.staff(&email, 3).await,
+        Who::Admin => bank.staff(&email, 4).await,
+    })
+}
+
+async fn walk(bank: &Bank, who: Who, caller: Option<&Somebody>, row: (&str, &str, May), id: &str) {
+    let (method, path, may) = row;
+    let client: Client = match caller {
+        // A client of its own each time, so that no rate is met.
+        Some(somebody) => bank.client().with_token(somebody.client.token.as_deref().unwrap()),
+        None => bank.client(),
+    };
+    let target = path.replace("{id}", id).replace("{code}", "not_found");
+    let answer = client.send(&method.to_uppercase(), &target, body(path).as_ref()).await;
+    let what = format!("{who:?} {method} {target}: {} {}", answer.status, answer.body);
+    assert!(answer.status < 500, "{what}");
+    if let Some((status, code)) = may.refusal(who) {
+        assert_eq!((answer.status, answer.code().as_str()), (status, code), "{what}");
+        return;
+    }
+    let refusals =
+        ["token_missing", "token_invalid", "role_missing", "second_factor_missing", "proof_too_old"];
+    // Walking without a second factor into step-up is told to set one up, which is no lack of a right.
+    let told = path.ends_with("step-up") && who == Who::Halfway;
+    assert!(told || !refusals.contains(&answer.code().as_str()), "{what}");
+    if path.contains("{id}") {
+        let is_there =
+            id.starts_with("usr_") && !id.ends_with("nonsense") && id != "usr_00000000000000000000000001";
+        assert_eq!(answer.status, if is_there { 200 } else { 404 }, "{what}");
+    }
+}
