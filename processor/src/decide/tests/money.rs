@@ -600,3 +600,65 @@ fn a_test_partner_gets_a_settlement_account_with_its_first_sandbox_mandate() {
     assert_eq!(view.accounts[&settlement].row.balance_minor, 1_000);
     assert_eq!(view.accounts[&sandbox_account_id(EUR)].row.balance_minor, -2_000);
 }
+
+/// One batch after which every type of event was told, each as it is described, and none otherwise than before.
+#[test]
+fn every_type_of_event_is_told_as_its_schema_describes_it() {
+    let cancelled = end(6, "cancel", PartnerCommand::CancelMandate(terms(6)));
+    let expired = end(7, "expire", PartnerCommand::ExpireMandate(terms(7)));
+    let root = |key: &str| payment_id(partner(1), key);
+    let reversal = Reversal { payment: root("posted"), part: Some(part(100)) };
+    let deposit = Deposit {
+        account: shop_account(),
+        amount_minor: 5_000,
+        currency: EUR,
+        reference: Some("a loan".to_owned()),
+    };
+    let over = world::ACCEPTED_AT.plus_seconds(i64::from(HOLD_S) + 1);
+    let items = [
+        world::bank(1, BankCommand::Deposit(deposit)),
+        world::bank(2, BankCommand::GrantMandate(world::grant(new_mandate(5)))),
+        world::bank(3, BankCommand::DeclineMandate { partner: partner(1), terms: terms(8) }),
+        cancelled,
+        expired,
+        world::payment("posted", 1_000),
+        world::payment("rejected", 1_000_000),
+        world::payment("posted", 1_001),
+        world::authorization("captured", 1_000, HOLD_S),
+        world::authorization("voided", 1_000, HOLD_S),
+        world::authorization("expired", 1_000, HOLD_S),
+        capture(root("captured"), "c1", Some(part(600))),
+        capture(root("captured"), "c2", None),
+        void(root("voided"), "v1"),
+        void(root("voided"), "v2"),
+        at(expire(root("expired")), over),
+        refund(root("posted"), "r1", Some(part(400))),
+        refund(root("none"), "r2", None),
+        world::bank(4, BankCommand::Reversal(reversal)),
+        transfer("t1", 2, 1, 100, true),
+        transfer("t2", 2, 9, 100, false),
+    ];
+    let (_, left) = decide(&items, World::new().view, world::DECIDED_AT);
+    let bodies: std::collections::BTreeMap<_, _> = left
+        .events
+        .iter()
+        .map(|row| {
+            let event = domain::event::EventRecord {
+                schema: domain::command::SCHEMA,
+                id: domain::ids::event_id(row.partner, row.epoch, row.sequence),
+                partner: row.partner,
+                sequence: row.sequence,
+                epoch: row.epoch,
+                event_type: row.event_type,
+                timestamp: row.occurred_at,
+                data: serde_json::value::RawValue::from_string(row.data.clone()).unwrap(),
+            };
+            let body = event.webhook_body(domain::event::API_VERSION);
+            testkit::schema::check(body.as_bytes()).unwrap();
+            (row.event_type.as_str(), serde_json::from_str::<serde_json::Value>(&body).unwrap())
+        })
+        .collect();
+    let all: std::collections::BTreeSet<_> = EventType::ALL.iter().map(|it| it.as_str()).collect();
+    assert_eq!(bodies.keys().copied().collect::<std::collections::BTreeSet<_>>(), all);
+    insta::assert_json_snapshot!(bodies);
+}
