@@ -1,10 +1,9 @@
-//! Kills, a database that is away, bad neighbours, and a topic that was cut off.
+//! Kills, a database that is away, and a topic that was cut off.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use domain::topic;
 use rdkafka::admin::{AdminClient, AdminOptions};
@@ -85,56 +84,6 @@ async fn what_was_under_way_at_a_kill_is_sent_again() {
     assert_eq!(sink.ids().len(), 6);
     notifier.stop().await;
     world.env.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn hanging_and_refused_endpoints_harm_no_healthy_one() {
-    let world = World::new("neighbours").await;
-    let notifier = world.notifier();
-    let mut healthy = Vec::new();
-    for _ in 0..5 {
-        let partner = world.partner().await;
-        let sink = Sink::ok().await;
-        world.endpoint(partner, &sink.url).await;
-        healthy.push((partner, sink));
-    }
-    let quiet = p99(&world, &healthy).await;
-    for (partner, _) in &healthy {
-        world.endpoint(*partner, &Sink::new(|_, _| Reply::Never).await.url).await;
-        let closed = world.env.free_port();
-        world.endpoint(*partner, &format!("http://127.0.0.1:{closed}/")).await;
-    }
-    let loud = p99(&world, &healthy).await;
-    println!("p99 of healthy endpoints: {quiet:?} alone, {loud:?} beside bad ones");
-    assert!(loud < quiet * 2 + Duration::from_millis(100), "{quiet:?} became {loud:?}");
-    notifier.stop().await;
-    world.env.close().await;
-}
-
-/// A steady rate to all of them for a while; the 99th percentile of the time from before the announcement.
-async fn p99(world: &World, sinks: &[(domain::ids::PartnerId, Sink)]) -> Duration {
-    let mut announced = HashMap::new();
-    for _ in 0..60 {
-        for (partner, _) in sinks {
-            let events = world.decide(*partner, 2).await;
-            let at = Instant::now();
-            world.announce(&events).await;
-            announced.extend(events.iter().map(|event| (event.id.to_string(), at)));
-        }
-    }
-    let mut latencies = wait_until("all to arrive", BOUND, async || {
-        let received = sinks.iter().flat_map(|(_, sink)| sink.received());
-        let mut first = HashMap::new();
-        for webhook in received {
-            if let Some(at) = announced.get(&webhook.id) {
-                first.entry(webhook.id).or_insert(webhook.at - *at);
-            }
-        }
-        (first.len() == announced.len()).then(|| first.into_values().collect::<Vec<_>>())
-    })
-    .await;
-    latencies.sort_unstable();
-    latencies[latencies.len() * 99 / 100]
 }
 
 #[tokio::test(flavor = "multi_thread")]

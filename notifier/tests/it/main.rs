@@ -6,6 +6,7 @@ mod expiry;
 mod faults;
 mod guard;
 mod harness;
+mod hostile;
 mod notices;
 mod replays;
 mod retries;
