@@ -68,6 +68,7 @@ async fn receiver(config: &Config) -> anyhow::Result<(Sink, String)> {
             .with_context(|| format!("the partner's file has no {name}"))
     };
     let sink = Sink::start(get("WIRED_WEBHOOK_LISTEN")?.parse()?).await.context("its address is taken")?;
+    sink.trust_bodies();
     let path = "/webhooks".to_owned();
     sink.endpoint(&path, get("WIRED_WEBHOOK_SECRET")?)?;
     Ok((sink, path))

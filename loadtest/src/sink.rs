@@ -1,7 +1,8 @@
 //! A webhook receiver: one fast HTTP/1 server with a path for each endpoint.
 //!
-//! Each path verifies signatures with its endpoint's secret and remembers what it received: ids, sequences, times,
-//! repeats. A path can be told to misbehave ([`Behaviour`]). What was received is kept when the behaviour changes.
+//! Each path verifies signatures with its endpoint's secret and compares bodies with their schemas, and remembers what
+//! it received: ids, sequences, times, repeats. A path can be told to misbehave ([`Behaviour`]), and to verify with
+//! another secret. What was received is kept when those change.
 //!
 //! A delivery counts as received only when its signature is good and it was answered 2xx; bodies are read to
 //! 64 KiB, records kept to five million a path.
@@ -9,6 +10,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,8 +20,10 @@ use domain::payment::PaymentStatus;
 use domain::secret::SecretError;
 use domain::time::Timestamp;
 use domain::webhook::{Secret, VerifyingKeys};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
+use futures_util::Stream;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -39,6 +43,8 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 const RECORDS_MAX: usize = 5_000_000;
 /// How long connections have to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two bytes of [`Behaviour::Drip`].
+const DRIP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How a path answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,6 +58,12 @@ pub enum Behaviour {
     Status(u16),
     /// Never an answer: the connection stays open until the sender gives up.
     Hang,
+    /// The connection is reset instead of an answer.
+    Reset,
+    /// 200 at once, and then a byte a second for ever. Counts as turned away: no sender can wait for its end.
+    Drip,
+    /// 200 with a body of so many bytes, which is more than a sender needs to read.
+    Long(usize),
 }
 
 /// A delivery that was verified and accepted.
@@ -103,11 +115,13 @@ struct Shared {
     paths: Mutex<HashMap<String, Arc<Endpoint>>>,
     /// Requests to paths that nobody registered.
     strays: Mutex<u64>,
+    /// Bodies are not compared with their schemas.
+    trusting: AtomicBool,
     changed: Notify,
 }
 
 struct Endpoint {
-    keys: VerifyingKeys,
+    keys: Mutex<Arc<VerifyingKeys>>,
     behaviour: Mutex<Behaviour>,
     log: Mutex<Log>,
 }
@@ -145,10 +159,24 @@ impl Sink {
 
     /// Receives at `path` what is signed with `secret` (`whsec_…`). Forgets what the path received so far.
     pub fn endpoint(&self, path: &str, secret: &str) -> Result<(), SecretError> {
-        let keys = VerifyingKeys::new(Secret::parse(secret)?);
+        let keys = Mutex::new(Arc::new(VerifyingKeys::new(Secret::parse(secret)?)));
         let endpoint = Endpoint { keys, behaviour: Mutex::default(), log: Mutex::default() };
         lock(&self.shared.paths).insert(path.to_owned(), Arc::new(endpoint));
         Ok(())
+    }
+
+    /// From now on `path` verifies with this secret alone, as a receiver does whose secret was replaced.
+    pub fn replace_secret(&self, path: &str, secret: &str) -> Result<(), SecretError> {
+        let keys = Arc::new(VerifyingKeys::new(Secret::parse(secret)?));
+        if let Some(endpoint) = self.shared.endpoint(path) {
+            *lock(&endpoint.keys) = keys;
+        }
+        Ok(())
+    }
+
+    /// Bodies are not compared with their schemas any more: that costs more than a measured receiver should.
+    pub fn trust_bodies(&self) {
+        self.shared.trusting.store(true, Ordering::Relaxed);
     }
 
     /// From now on `path` answers like this.
@@ -278,17 +306,32 @@ async fn accept(
     }
 }
 
+/// Senders come and go; what a broken connection carried is simply not received.
 async fn serve(stream: TcpStream, shared: Arc<Shared>) {
+    let Ok((stream, handle)) = twice(stream) else { return };
     let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request| answer(shared.clone(), request));
-    // Senders come and go; what a broken connection carried is simply not received.
-    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    let service = service_fn(|request| answer(&shared, request));
+    if http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.is_err() {
+        // Closing what is left of the connection now sends a reset, unless the sender has closed it before.
+        let _ = handle.set_zero_linger();
+    }
 }
 
-async fn answer(
-    shared: Arc<Shared>,
-    request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+/// Two handles of one connection.
+fn twice(stream: TcpStream) -> std::io::Result<(TcpStream, TcpStream)> {
+    let stream = stream.into_std()?;
+    let handle = TcpStream::from_std(stream.try_clone()?)?;
+    Ok((TcpStream::from_std(stream)?, handle))
+}
+
+/// The answer is to be a reset.
+#[derive(Debug, thiserror::Error)]
+#[error("reset")]
+struct Reset;
+
+type Answer = UnsyncBoxBody<Bytes, Infallible>;
+
+async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<Answer>, Reset> {
     let Some(endpoint) = shared.endpoint(request.uri().path()) else {
         *lock(&shared.strays) += 1;
         return Ok(empty(StatusCode::NOT_FOUND));
@@ -299,32 +342,56 @@ async fn answer(
     };
     let body = body.to_bytes();
     let received_us = now_us();
-    let verified = endpoint.keys.verify_headers(&head.headers, &body, received_us / 1_000_000);
-    let received =
-        match verified.map_err(|error| error.to_string()).and_then(|id| read(id, &body, received_us)) {
-            Ok(received) => received,
-            Err(problem) => return Ok(endpoint.invalid(&problem)),
-        };
+    let keys = lock(&endpoint.keys).clone();
+    let verified = keys.verify_headers(&head.headers, &body, received_us / 1_000_000);
+    let read = verified.map_err(|error| error.to_string()).and_then(|id| read(id, &body, received_us));
+    let checked = read.and_then(|received| {
+        let trusting = shared.trusting.load(Ordering::Relaxed);
+        if trusting { Ok(received) } else { testkit::schema::check(&body).map(|()| received) }
+    });
+    let received = match checked {
+        Ok(received) => received,
+        Err(problem) => return Ok(endpoint.invalid(&problem)),
+    };
     let behaviour = *lock(&endpoint.behaviour);
-    let status = match behaviour {
-        Behaviour::Accept => StatusCode::NO_CONTENT,
+    let response = match behaviour {
+        Behaviour::Accept => empty(StatusCode::NO_CONTENT),
         Behaviour::Slow(delay) => {
             tokio::time::sleep(delay).await;
-            StatusCode::NO_CONTENT
+            empty(StatusCode::NO_CONTENT)
         }
-        Behaviour::Status(code) => StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+        Behaviour::Status(code) => {
+            empty(StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
+        }
         Behaviour::Hang => {
             endpoint.turned_away();
             std::future::pending().await
         }
+        Behaviour::Reset => {
+            endpoint.turned_away();
+            return Err(Reset);
+        }
+        Behaviour::Drip => {
+            endpoint.turned_away();
+            return Ok(Response::new(StreamBody::new(drops()).boxed_unsync()));
+        }
+        Behaviour::Long(bytes) => Response::new(Full::from(vec![b'x'; bytes]).boxed_unsync()),
     };
-    if status.is_success() {
+    if response.status().is_success() {
         endpoint.accept(received);
         shared.changed.notify_waiters();
     } else {
         endpoint.turned_away();
     }
-    Ok(empty(status))
+    Ok(response)
+}
+
+/// A byte a second, for ever.
+fn drops() -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> {
+    futures_util::stream::unfold((), |()| async {
+        tokio::time::sleep(DRIP_INTERVAL).await;
+        Some((Ok(Frame::data(Bytes::from_static(b"x"))), ()))
+    })
 }
 
 impl Endpoint {
@@ -350,7 +417,7 @@ impl Endpoint {
         log.counts.turned_away += 1;
     }
 
-    fn invalid(&self, problem: &str) -> Response<Full<Bytes>> {
+    fn invalid(&self, problem: &str) -> Response<Answer> {
         let mut log = lock(&self.log);
         log.counts.requests += 1;
         log.counts.invalid += 1;
@@ -400,8 +467,8 @@ fn read(id: &str, body: &[u8], received_us: i64) -> Result<Received, String> {
     })
 }
 
-fn empty(status: StatusCode) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::default());
+fn empty(status: StatusCode) -> Response<Answer> {
+    let mut response = Response::new(Full::default().boxed_unsync());
     *response.status_mut() = status;
     response
 }

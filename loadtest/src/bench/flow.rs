@@ -43,6 +43,7 @@ const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) async fn receiver(system: &System) -> anyhow::Result<Sink> {
     let partner = system.partners().first().context("the system has no partner")?;
     let sink = Sink::start(partner.webhook_listen).await?;
+    sink.trust_bodies();
     sink.endpoint(PATH, &partner.webhook_secret)?;
     Ok(sink)
 }
