@@ -49,13 +49,11 @@ impl<K: Hash + Eq> Throttle<K> {
 
     /// Takes one if there is one, else tells how long to wait.
     pub fn try_take(&self, key: K) -> Result<(), Duration> {
-        match self.wait(&key) {
-            Some(wait) => Err(wait),
-            None => {
-                self.take(key);
-                Ok(())
-            }
+        if let Some(wait) = self.wait(&key) {
+            return Err(wait);
         }
+        self.take(key);
+        Ok(())
     }
 
     /// Fills the bucket again, after a success.

@@ -121,10 +121,10 @@ impl Client {
             body.len()
         );
         if !body.is_empty() {
-            head += &format!("content-type: {content_type}\r\n");
+            head.extend(["content-type: ", content_type, "\r\n"]);
         }
         if let Some(token) = &self.token {
-            head += &format!("authorization: Bearer {token}\r\n");
+            head.extend(["authorization: Bearer ", token, "\r\n"]);
         }
         let exchange = async {
             let mut stream = tokio::net::TcpStream::connect(self.server).await.unwrap();
@@ -368,11 +368,9 @@ pub(crate) fn code_at(secret: &str, seconds: i64) -> String {
     use hmac::{Hmac, Mac};
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let step = now.checked_add_signed(seconds).unwrap() / 30;
-    let mut bits = String::new();
-    for character in secret.chars() {
-        let value = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567".find(character).unwrap();
-        bits += &format!("{value:05b}");
-    }
+    let value = |character| "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567".find(character).unwrap();
+    let bits: Vec<_> = secret.chars().map(|character| format!("{:05b}", value(character))).collect();
+    let bits = bits.concat();
     let key: Vec<u8> = bits
         .as_bytes()
         .chunks_exact(8)

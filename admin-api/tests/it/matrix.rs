@@ -44,15 +44,11 @@ impl May {
         const ROLE: Option<(u16, &str)> = Some((403, "role_missing"));
         const HALFWAY: Option<(u16, &str)> = Some((403, "second_factor_missing"));
         match (self, who) {
-            (Self::Anybody, _) => None,
-            (_, Who::Nobody) => Some((401, "token_missing")),
-            (Self::LoggedIn, _) => None,
+            (_, Who::Nobody) if self != Self::Anybody => Some((401, "token_missing")),
             (Self::Enrolling | Self::Reader, Who::Customer) => ROLE,
-            (Self::Enrolling, _) => None,
-            (Self::Customer, Who::Customer) => None,
-            (Self::Customer, _) => ROLE,
+            (Self::Customer, who) if who != Who::Customer => ROLE,
             (Self::Person | Self::Reader, Who::Halfway) => HALFWAY,
-            (Self::Person | Self::Reader, _) => None,
+            _ => None,
         }
     }
 }
