@@ -17,7 +17,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::harness::{Bench, Options, SOON};
 
 /// A TCP proxy that can be shut.
-struct Proxy {
+pub(crate) struct Proxy {
     address: std::net::SocketAddr,
     open: Arc<AtomicBool>,
     connections: Arc<std::sync::Mutex<Vec<AbortHandle>>>,
@@ -55,12 +55,12 @@ impl Proxy {
         Self { address, open, connections, task }
     }
 
-    fn shut(&self) {
+    pub(crate) fn shut(&self) {
         self.open.store(false, Ordering::Relaxed);
         self.connections.lock().unwrap().drain(..).for_each(|handle| handle.abort());
     }
 
-    fn reopen(&self) {
+    pub(crate) fn reopen(&self) {
         self.open.store(true, Ordering::Relaxed);
     }
 }
@@ -72,7 +72,7 @@ impl Drop for Proxy {
     }
 }
 
-fn mysql_through(env: &Env) -> (Proxy, String) {
+pub(crate) fn mysql_through(env: &Env) -> (Proxy, String) {
     let mut url = url::Url::parse(&env.service_url("ingest")).unwrap();
     let proxy = Proxy::new(format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(3306)));
     url.set_host(Some("127.0.0.1")).unwrap();
