@@ -10,12 +10,18 @@ ALTER TABLE payments
     -- A second partner that was told, the owner of the credited account, and the event.
     ADD COLUMN told_partner_id BINARY(16) NULL,
     ADD COLUMN told_sequence BIGINT UNSIGNED NULL,
-    -- A partner's payments, newest first, by kind and status (GET /v1/payments).
-    ADD KEY payments_of_partner (partner_id, accepted_at, kind, status),
-    -- The same of one mandate.
-    ADD KEY payments_of_mandate (mandate_id, accepted_at),
+    -- A partner's payments, newest first (GET /v1/payments). The primary key comes before kind and status, which are
+    -- there to be filtered by: the order of a list must not depend on a status, which changes.
+    ADD KEY payments_of_partner
+        (partner_id, accepted_at, source, kafka_partition, kafka_offset, kind, status),
+    -- The same of one mandate. Of a partner, since anybody can name a foreign mandate in a payment.
+    ADD KEY payments_of_mandate (partner_id, mandate_id, accepted_at),
     -- The same of one reference.
     ADD KEY payments_of_reference (partner_id, reference, accepted_at);
+
+ALTER TABLE accounts
+    -- 0: test money, of test partners and the sandbox. It never mixes with real money, whatever becomes of the owner.
+    ADD COLUMN livemode TINYINT UNSIGNED NOT NULL DEFAULT 1;
 
 -- Captures, voids, expiries, refunds and reversals by the payment they belong to. A table of its own, so that the
 -- payments that have none pay for no index.
@@ -73,6 +79,13 @@ CREATE TABLE mandate_requests (
     KEY mandate_requests_of_partner (partner_id, created_at),
     -- Requests that nobody answered in time.
     KEY mandate_requests_due (answer_by)
+) DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
+
+-- Where customers may be sent after they answered a request: `return_url` of a request lies under one of these URLs.
+CREATE TABLE return_urls (
+    partner_id BINARY(16)   NOT NULL,
+    url        VARCHAR(255) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    PRIMARY KEY (partner_id, url) /*T![clustered_index] CLUSTERED */
 ) DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
 
 ALTER TABLE dead_letters

@@ -84,6 +84,7 @@ pub const GRANTS: &[(&str, [&str; 5])] = &[
     ("holds",               ["S",    "SID",     "",       "S",       "S"]),
     ("mandates",            ["S",    "SIU",     "",       "S",       "S"]),
     ("mandate_requests",    ["SI",   "S",       "",       "S",       "S"]),
+    ("return_urls",         ["S",    "",        "",       "SID",     "S"]),
     ("events",              ["S",    "SI",      "S",      "S",       "S"]),
     ("partner_sequences",   ["S",    "SIU",     "S",      "S",       "S"]),
     ("positions",           ["S",    "SIU",     "",       "S",       "S"]),

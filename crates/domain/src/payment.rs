@@ -130,6 +130,8 @@ codes! {
         TestPartnersOnly = 34 "test_partners_only",
         /// The bank's own accounts cannot be changed like this.
         BankAccount = 35 "bank_account",
+        /// Test money and real money never mix.
+        LivemodeMismatch = 36 "livemode_mismatch",
     }
 }
 

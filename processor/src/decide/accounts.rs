@@ -13,10 +13,19 @@ impl Fold {
         if self.view.accounts.contains_key(&open.account) {
             return Err(Reason::AccountExists);
         }
-        if let Owner::Partner(partner) = open.owner {
-            if !self.view.partners.contains_key(&partner) {
-                return Err(Reason::PartnerUnknown);
+        let livemode = match open.owner {
+            Owner::Partner(partner) => {
+                self.view.partners.get(&partner).ok_or(Reason::PartnerUnknown)?.livemode
             }
+            Owner::Customer(_) | Owner::Bank => true,
+        };
+        self.add_account(open, livemode);
+        Ok(None)
+    }
+
+    /// Adds an account that is not there yet; a partner's first one in a currency is where it is credited.
+    pub(super) fn add_account(&mut self, open: &OpenAccount, livemode: bool) {
+        if let Owner::Partner(partner) = open.owner {
             let settlement = self.view.settlement_accounts.entry((partner, open.currency));
             settlement.or_insert_with(|| Slot::new(open.account));
         }
@@ -24,6 +33,7 @@ impl Fold {
             id: open.account,
             owner: open.owner,
             currency: open.currency,
+            livemode,
             status: AccountStatus::Active,
             balance_minor: 0,
             held_minor: 0,
@@ -36,7 +46,6 @@ impl Fold {
             entered_at: self.decided_at,
         };
         self.view.accounts.insert(open.account, Slot::new(account));
-        Ok(None)
     }
 
     pub(super) fn freeze(&mut self, id: AccountId) -> Result<Told, Reason> {

@@ -21,12 +21,13 @@ impl Fold {
         if self.view.mandates.contains_key(&grant.mandate) {
             return Err(Reason::MandateExists);
         }
-        if !self.view.partners.contains_key(&grant.partner) {
-            return Err(Reason::PartnerUnknown);
-        }
+        let partner = self.view.partners.get(&grant.partner).ok_or(Reason::PartnerUnknown)?;
         let account = self.account(grant.account)?;
         if account.currency != grant.currency {
             return Err(Reason::CurrencyMismatch);
+        }
+        if account.livemode != partner.livemode {
+            return Err(Reason::LivemodeMismatch);
         }
         if account.status == AccountStatus::Closed {
             return Err(Reason::AccountClosed);

@@ -17,7 +17,8 @@ pub(super) struct Posting {
 }
 
 impl Posting {
-    /// The last checks: funds of the debited account, and that both balances fit.
+    /// The last checks: both accounts hold the same kind of money, funds of the debited one, and that both balances
+    /// fit.
     pub(super) fn check(debit: &Account, credit: &Account, amount: Amount) -> Result<Self, Reason> {
         Self::check_with_held(debit, credit, amount, 0)
     }
@@ -29,6 +30,10 @@ impl Posting {
         amount: Amount,
         held_minor: i64,
     ) -> Result<Self, Reason> {
+        // Whoever asks: what begins in the sandbox ends there.
+        if debit.livemode != credit.livemode {
+            return Err(Reason::LivemodeMismatch);
+        }
         if i128::from(amount.minor()) > debit.available_minor().saturating_add(held_minor.into()) {
             return Err(Reason::InsufficientFunds);
         }

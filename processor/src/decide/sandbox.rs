@@ -9,7 +9,7 @@ use domain::mandate::MandateStatus;
 use domain::payment::Reason;
 
 use super::posting::Posting;
-use super::{Fold, Mandate, Told};
+use super::{Fold, Mandate};
 use crate::item::Item;
 
 impl Fold {
@@ -55,14 +55,14 @@ impl Fold {
         let currency = sandbox.terms.currency;
         let funds = sandbox_account_id(currency);
         if self.account(funds).is_err() {
-            self.open_sandbox_account(funds, Owner::Bank, sandbox)?;
+            self.add_sandbox_account(funds, Owner::Bank, sandbox);
         }
         // A partner that registered itself has nothing to be credited on yet.
         if !self.view.settlement_accounts.contains_key(&(envelope.partner, currency)) {
             let settlement = sandbox_settlement_id(envelope.partner, currency);
-            self.open_sandbox_account(settlement, Owner::Partner(envelope.partner), sandbox)?;
+            self.add_sandbox_account(settlement, Owner::Partner(envelope.partner), sandbox);
         }
-        self.open_sandbox_account(sandbox.account, Owner::Customer(sandbox_owner()), sandbox)?;
+        self.add_sandbox_account(sandbox.account, Owner::Customer(sandbox_owner()), sandbox);
         let (mut deposit, asked) = self.asked_by_partner(item, envelope);
         if let Some(amount) = deposit.amount {
             let posting = Posting::check(self.account(funds)?, self.account(sandbox.account)?, amount)?;
@@ -73,20 +73,16 @@ impl Fold {
         Ok(())
     }
 
-    fn open_sandbox_account(
-        &mut self,
-        account: AccountId,
-        owner: Owner,
-        sandbox: &SandboxMandate,
-    ) -> Result<Told, Reason> {
-        self.open_account(&OpenAccount {
+    fn add_sandbox_account(&mut self, account: AccountId, owner: Owner, sandbox: &SandboxMandate) {
+        let open = OpenAccount {
             account,
             owner,
             currency: sandbox.terms.currency,
             overdraft_minor: 0,
             payment_max_minor: None,
             daily_max_minor: None,
-        })
+        };
+        self.add_account(&open, false);
     }
 
     fn add_sandbox_mandate(

@@ -223,6 +223,8 @@ pub struct Account {
     pub owner: Owner,
     /// Its currency.
     pub currency: Currency,
+    /// `false` for test money.
+    pub livemode: bool,
     /// What it lets happen.
     pub status: AccountStatus,
     /// Minor units.

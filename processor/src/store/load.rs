@@ -177,7 +177,7 @@ const MANDATES: &str = "SELECT id, partner_id, account_id, kind, status, version
      TIMESTAMPDIFF(MICROSECOND, '1970-01-01', granted_at) FROM mandates FORCE INDEX (PRIMARY) WHERE id";
 const ACCOUNTS: &str = "SELECT id, owner_kind, owner_id, currency, status, balance_minor, held_minor, overdraft_minor, \
      payment_max_minor, daily_max_minor, spent_day, spent_minor, version, head, \
-     TIMESTAMPDIFF(MICROSECOND, '1970-01-01', entered_at) FROM accounts FORCE INDEX (PRIMARY) WHERE id";
+     TIMESTAMPDIFF(MICROSECOND, '1970-01-01', entered_at), livemode FROM accounts FORCE INDEX (PRIMARY) WHERE id";
 const SEQUENCES: &str = "SELECT partner_id, last_sequence, epoch \
      FROM partner_sequences FORCE INDEX (PRIMARY) WHERE partner_id";
 const LOCK_BY_ID: &str = " ORDER BY id FOR UPDATE";
@@ -291,5 +291,6 @@ fn account(row: &MySqlRow) -> Result<Account, StoreError> {
         version: row.small(12)?,
         head: row.bytes(13)?.try_into().map_err(|_| unreadable(13))?,
         entered_at: row.time(14)?,
+        livemode: row.int(15)? != 0,
     })
 }

@@ -323,7 +323,7 @@ fn mandate(sql: &mut Sql, row: &Mandate) {
 
 const INSERT_ACCOUNTS: &str = "INSERT INTO accounts (id, owner_kind, owner_id, currency, status, balance_minor, \
      held_minor, overdraft_minor, payment_max_minor, daily_max_minor, spent_day, spent_minor, version, head, \
-     entered_at) VALUES ";
+     entered_at, livemode) VALUES ";
 const UPDATE_ACCOUNTS: &str = " ON DUPLICATE KEY UPDATE status = VALUES(status), balance_minor = VALUES(balance_minor), \
      held_minor = VALUES(held_minor), overdraft_minor = VALUES(overdraft_minor), \
      payment_max_minor = VALUES(payment_max_minor), daily_max_minor = VALUES(daily_max_minor), \
@@ -338,6 +338,7 @@ fn account(sql: &mut Sql, row: &Account) {
     sql.text(",").opt_int(row.payment_max_minor).text(",").opt_int(row.daily_max_minor);
     sql.text(",").int(row.spent.day.0).text(",").int(row.spent.minor).text(",").int(row.version);
     sql.text(",").bytes(&row.head).text(",").datetime(row.entered_at.civil());
+    sql.text(",").int(u8::from(row.livemode));
 }
 
 const INSERT_SETTLEMENT: &str = "INSERT INTO settlement_accounts (partner_id, currency, account_id) VALUES ";

@@ -223,7 +223,9 @@ async fn a_test_partner_makes_itself_a_mandate_and_a_live_one_does_not() {
     let live = sandbox("live", SandboxState::Active);
     bank.pay(std::slice::from_ref(&live)).await;
     bank.waits("it is refused", "SELECT COUNT(*) FROM changes WHERE reason = 34", 1).await;
+    // As if it had been a test partner from the beginning.
     bank.execute("UPDATE partners SET livemode = 0").await;
+    bank.execute("UPDATE accounts SET livemode = 0 WHERE owner_kind = 2").await;
     let (active, used) = (sandbox("active", SandboxState::Active), sandbox("used", SandboxState::Used));
     bank.pay(&[active.clone(), used.clone()]).await;
     bank.waits("both are made", "SELECT COUNT(*) FROM changes WHERE kind = 'sandbox_mandate'", 3).await;

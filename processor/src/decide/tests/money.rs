@@ -601,6 +601,43 @@ fn a_test_partner_gets_a_settlement_account_with_its_first_sandbox_mandate() {
     assert_eq!(view.accounts[&sandbox_account_id(EUR)].row.balance_minor, -2_000);
 }
 
+#[test]
+fn test_money_never_becomes_real() {
+    let test = |view: &mut View, n| view.accounts.get_mut(&new_account(n)).unwrap().row.livemode = false;
+    let mismatch = Some(Reason::LivemodeMismatch);
+    let mut view = World::new().view;
+    shop(&mut view).balance_minor = 1_000;
+    test(&mut view, 2);
+    let deposit = Deposit { account: shop_account(), amount_minor: 5, currency: EUR, reference: None };
+    let back = BankTransfer {
+        from: customer_account(),
+        to: shop_account(),
+        amount_minor: 5,
+        currency: EUR,
+        description: None,
+    };
+    let items = [
+        world::payment("in", 100),
+        world::authorization("held", 100, HOLD_S),
+        transfer("out", 2, 1, 100, true),
+        world::bank(1, BankCommand::Deposit(deposit.clone())),
+        world::bank(2, BankCommand::Withdrawal(deposit)),
+        world::bank(3, BankCommand::Transfer(back)),
+    ];
+    let (_, left) = decide(&items, view.clone(), world::DECIDED_AT);
+    assert!(left.payments.iter().all(|row| row.reason == mismatch), "{:?}", left.payments);
+    // Nor does a customer let a test partner debit a real account.
+    view.partners.get_mut(&partner(1)).unwrap().livemode = false;
+    let grant = world::bank(4, BankCommand::GrantMandate(world::grant(new_mandate(9))));
+    let (view, left) = decide(&[grant], view, world::DECIDED_AT);
+    assert_eq!(reasons(&left), [mismatch]);
+    // An account keeps its kind of money when its partner goes live.
+    let open = BankCommand::OpenAccount(world::open_for_partner(new_account(7), 1));
+    let (mut view, _) = decide(&[world::bank(5, open)], view, world::DECIDED_AT);
+    view.partners.get_mut(&partner(1)).unwrap().livemode = true;
+    assert!(!view.accounts[&new_account(7)].row.livemode);
+}
+
 /// One batch after which every type of event was told, each as it is described, and none otherwise than before.
 #[test]
 fn every_type_of_event_is_told_as_its_schema_describes_it() {

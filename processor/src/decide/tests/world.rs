@@ -158,6 +158,7 @@ pub(super) fn account(id: AccountId, owner: Owner, balance_minor: i64) -> Accoun
         id,
         owner,
         currency: Currency::EUR,
+        livemode: true,
         status: AccountStatus::Active,
         balance_minor,
         held_minor: 0,
