@@ -13,6 +13,7 @@ use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use sqlx::MySqlPool;
 use tokio::sync::Semaphore;
+use url::Url;
 
 use crate::keys::{KeyRing, seconds_until};
 use crate::lag::Lag;
@@ -57,6 +58,10 @@ pub struct App {
     pub applications_per_day: u32,
     /// Endpoints of one partner.
     pub endpoints_per_partner: u32,
+    /// The shortest time for which a payment in two phases may hold funds.
+    pub hold_seconds_min: u32,
+    /// The bank's page on which customers answer requests for mandates.
+    pub consent_url: Option<Url>,
     /// Whether endpoints may be on loopback.
     pub loopback: Loopback,
     /// Seals API keys and contacts.

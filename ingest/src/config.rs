@@ -8,6 +8,7 @@ use domain::seal::{KeyEncryptionKey, KeyEncryptionKeys, SealError};
 use domain::secret::{HmacKey, SecretError};
 use runtime::config::{ConfigError, KafkaConfig, MysqlConfig, PrivateListenConfig};
 use runtime::http::HttpLimits;
+use url::Url;
 
 /// The configuration of ingest.
 #[derive(Debug, Clone, clap::Parser)]
@@ -75,6 +76,14 @@ pub struct Config {
     /// at once. Higher lets one partner hold more connections.
     #[arg(long, env = "WIRED_WAITERS_PER_PARTNER", default_value_t = 64)]
     pub waiters_per_partner: u32,
+    /// Seconds for which a payment in two phases holds funds at least, 1 to 604800. Lower lets holds expire before a
+    /// capture that was sent at once is applied behind a backlog; higher keeps customers' money from them for longer.
+    #[arg(long, env = "WIRED_HOLD_SECONDS_MIN", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=604_800))]
+    pub hold_seconds_min: u32,
+    /// The bank's page on which customers answer requests for mandates; the id of a request is appended to its path.
+    /// Without it partners get no `consent_url`, only the code that customers enter.
+    #[arg(long, env = "WIRED_CONSENT_URL")]
+    pub consent_url: Option<Url>,
     /// Requests to `/v1/sandbox/echo` in a second per client address, since they need no valid signature.
     #[arg(long, env = "WIRED_ECHO_PER_SECOND", default_value_t = 5)]
     pub echo_per_second: u32,

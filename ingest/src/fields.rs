@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 
 use domain::command::limits;
 use domain::ids::AccountId;
-use domain::money::{Amount, Currency};
+use domain::money::{Amount, Currency, decimal_text};
 use domain::payment::Metadata;
 use domain::time::Timestamp;
 
@@ -75,6 +75,9 @@ impl Fields {
     }
 
     fn refuse_unknown(&mut self) {
+        if self.members.is_empty() {
+            return;
+        }
         let known = self.known.join(", ");
         for (name, _) in std::mem::take(&mut self.members) {
             let pointer = self.pointer(&name);
@@ -240,6 +243,16 @@ impl Fields {
         parsed
     }
 
+    /// One of a closed set of words, of a required field.
+    pub fn required_word<T: std::str::FromStr>(&mut self, name: &'static str, words: &str) -> Option<T> {
+        let text = self.required_string(name, words)?;
+        let parsed = text.parse().ok();
+        if parsed.is_none() {
+            self.refuse(name, "unknown_value", format!("unknown; the values are {words}"));
+        }
+        parsed
+    }
+
     /// The RFC 3339 time of an optional field.
     pub fn optional_time(&mut self, name: &'static str) -> Option<Timestamp> {
         let text = self.optional_string(name)?;
@@ -293,6 +306,43 @@ impl Fields {
             self.refuse("amount", "invalid_amount", error.to_string());
         }
         parsed.ok()
+    }
+
+    /// `amount` and `currency`, both or neither.
+    pub fn optional_amount_and_currency(&mut self) -> Option<Amount> {
+        let given =
+            |name: &str| self.members.iter().any(|(member, node)| member == name && *node != Node::Null);
+        if given("amount") || given("currency") {
+            let currency = self.required_currency();
+            return self.required_amount(currency);
+        }
+        self.take("amount");
+        self.take("currency");
+        None
+    }
+
+    /// An amount in `currency` under another name.
+    pub fn optional_amount(&mut self, name: &'static str, currency: Option<Currency>) -> Option<Amount> {
+        let text = self.optional_string(name)?;
+        let parsed = Amount::parse(&text, currency?);
+        if let Err(error) = &parsed {
+            self.refuse(name, "invalid_amount", error.to_string());
+        }
+        parsed.ok()
+    }
+
+    /// A required sum in `currency` that may be zero, in minor units.
+    pub fn required_balance(&mut self, name: &'static str, currency: Option<Currency>) -> Option<i64> {
+        let text = self.required_string(name, "\"100.00\"")?;
+        let currency = currency?;
+        if text == decimal_text(0, currency) {
+            return Some(0);
+        }
+        let parsed = Amount::parse(&text, currency);
+        if let Err(error) = &parsed {
+            self.refuse(name, "invalid_amount", error.to_string());
+        }
+        parsed.ok().map(Amount::minor)
     }
 
     /// `metadata`: the partner's own keys and values.

@@ -7,6 +7,7 @@
 //! What it deliberately does not do: decide anything about money (the processor does), keep a record of
 //! payment requests, or speak TLS (listen on loopback behind something that does).
 
+pub mod accept;
 pub mod answer;
 pub mod app;
 pub mod config;
@@ -17,13 +18,13 @@ pub mod lag;
 pub mod lookup;
 pub mod metrics;
 pub mod page;
-pub mod payment_request;
 pub mod precondition;
 pub mod prefer;
 pub mod problem;
 pub mod query;
 pub mod queue;
 pub mod read;
+pub mod requests;
 pub mod routes;
 pub mod seal;
 pub mod signed;
@@ -117,6 +118,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         application_limit: AddressLimit::per_hour(config.applications_per_hour),
         applications_per_day: config.applications_per_day,
         endpoints_per_partner: config.endpoints_per_partner,
+        hold_seconds_min: config.hold_seconds_min,
+        consent_url: config.consent_url.clone(),
         loopback: config.loopback(),
         partner_kek,
         webhook_kek,

@@ -28,7 +28,7 @@ use crate::store::payments::{self as store, Query, Snapshot, Stored};
 
 /// Requests that may stand in line; more are answered "unavailable", which costs them nothing but the answer.
 const QUEUE_MAX: usize = 4_096;
-/// Ids of one statement: a few milliseconds of MySQL.
+/// From so many ids on a statement takes no further request along: a few milliseconds of MySQL.
 const BATCH_MAX: usize = 500;
 /// A statement that takes longer has met a server that hangs.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -68,6 +68,8 @@ pub struct Unavailable;
 
 struct Ask {
     id: PaymentId,
+    /// Further ids of the same request: those of a batch.
+    more: Vec<PaymentId>,
     /// The record's partition and offset.
     record: Option<(u16, u64)>,
     /// Until when to ask again.
@@ -76,7 +78,32 @@ struct Ask {
     sure: bool,
     asked_at: Instant,
     due: Instant,
-    reply: oneshot::Sender<Result<Seen, Unavailable>>,
+    reply: Reply,
+}
+
+/// Whom to answer.
+enum Reply {
+    /// With what is known of the one id.
+    One(oneshot::Sender<Result<Seen, Unavailable>>),
+    /// With what is known of each id.
+    All(oneshot::Sender<Result<Vec<Seen>, Unavailable>>),
+}
+
+impl Reply {
+    fn is_closed(&self) -> bool {
+        match self {
+            Self::One(reply) => reply.is_closed(),
+            Self::All(reply) => reply.is_closed(),
+        }
+    }
+
+    /// Whether the client is gone does not matter.
+    fn unavailable(self) {
+        match self {
+            Self::One(reply) => drop(reply.send(Err(Unavailable))),
+            Self::All(reply) => drop(reply.send(Err(Unavailable))),
+        }
+    }
 }
 
 /// The way to ask.
@@ -128,10 +155,19 @@ impl Lookup {
         Self::within(self.ask(id, record, None, true)?, budget).await
     }
 
-    async fn within(
-        reply: oneshot::Receiver<Result<Seen, Unavailable>>,
+    /// As [`Self::used`], for all ids of a batch in one look-up: what is known of each, in their order.
+    pub async fn used_all(&self, ids: Vec<PaymentId>, budget: Duration) -> Result<Vec<Seen>, Unavailable> {
+        let mut ids = ids.into_iter();
+        let Some(id) = ids.next() else { return Ok(Vec::new()) };
+        let (reply, receiver) = oneshot::channel();
+        self.enqueue(Ask { more: ids.collect(), ..Ask::now(id, Reply::All(reply)) })?;
+        Self::within(receiver, budget).await
+    }
+
+    async fn within<T>(
+        reply: oneshot::Receiver<Result<T, Unavailable>>,
         budget: Duration,
-    ) -> Result<Seen, Unavailable> {
+    ) -> Result<T, Unavailable> {
         match tokio::time::timeout(budget, reply).await {
             Ok(Ok(seen)) => seen,
             Ok(Err(_)) | Err(_) => Err(Unavailable),
@@ -150,16 +186,26 @@ impl Lookup {
         until: Option<Instant>,
         sure: bool,
     ) -> Result<oneshot::Receiver<Result<Seen, Unavailable>>, Unavailable> {
+        let (reply, receiver) = oneshot::channel();
+        let ask = Ask::now(id, Reply::One(reply));
+        // A payment just put on Kafka is not decided yet.
+        let due = if until.is_some() { ask.asked_at + POLL_FIRST } else { ask.asked_at };
+        self.enqueue(Ask { record, until, sure, due, ..ask })?;
+        Ok(receiver)
+    }
+
+    fn enqueue(&self, ask: Ask) -> Result<(), Unavailable> {
         if !self.is_up() {
             return Err(Unavailable);
         }
-        let (reply, receiver) = oneshot::channel();
+        self.asks.try_send(ask).map_err(|_| Unavailable)
+    }
+}
+
+impl Ask {
+    fn now(id: PaymentId, reply: Reply) -> Self {
         let now = Instant::now();
-        // A payment just put on Kafka is not decided yet.
-        let due = if until.is_some() { now + POLL_FIRST } else { now };
-        let ask = Ask { id, record, until, sure, asked_at: now, due, reply };
-        self.asks.try_send(ask).map_err(|_| Unavailable)?;
-        Ok(receiver)
+        Self { id, more: Vec::new(), record: None, until: None, sure: false, asked_at: now, due: now, reply }
     }
 }
 
@@ -248,13 +294,14 @@ impl Task {
         let soon = now + POLL_SLACK;
         let mut batch = Vec::with_capacity(self.waiting.len().min(BATCH_MAX));
         let mut index = 0;
-        while index < self.waiting.len() && batch.len() < BATCH_MAX {
+        while index < self.waiting.len() && query.ids.len() < BATCH_MAX {
             if self.waiting[index].due > soon {
                 index += 1;
                 continue;
             }
             let ask = self.waiting.swap_remove(index);
             query.ids.insert(ask.id.uuid());
+            query.ids.extend(ask.more.iter().map(PaymentId::uuid));
             query.records.extend(ask.record);
             query.dead_letters |= self.any_dead_letter || (ask.until.is_none() && ask.sure);
             query.positions |= ask.record.is_some() && ask.until.is_none();
@@ -278,16 +325,25 @@ impl Task {
         }
         let few = self.waiting.len() + batch.len() <= EAGER_WAITERS_MAX;
         for ask in batch {
-            match (see(&ask, snapshot), ask.until) {
+            let reply = match ask.reply {
+                Reply::One(reply) => reply,
+                Reply::All(reply) => {
+                    let ids = std::iter::once(ask.id).chain(ask.more);
+                    drop(reply.send(Ok(ids.map(|id| see(id, None, snapshot)).collect())));
+                    continue;
+                }
+            };
+            match (see(ask.id, ask.record, snapshot), ask.until) {
                 (Seen::Absent { .. }, Some(until)) if now < until => {
                     let pause = match ask.asked_at.elapsed() {
                         age if few && age < EAGER_MAX => Duration::ZERO,
                         age => (age / 4).clamp(POLL_FIRST, POLL_LAST),
                     };
-                    self.waiting.push(Ask { due: (now + pause).min(until), ..ask });
+                    let due = (now + pause).min(until);
+                    self.waiting.push(Ask { due, more: Vec::new(), reply: Reply::One(reply), ..ask });
                 }
                 // Nobody listens any more: the client went away, or its budget is spent.
-                (seen, _) => drop(ask.reply.send(Ok(seen))),
+                (seen, _) => drop(reply.send(Ok(seen))),
             }
         }
         metrics::waiters(self.waiting.len());
@@ -320,23 +376,23 @@ impl Task {
 
     fn answer_all_unavailable(&mut self) {
         for ask in self.waiting.drain(..) {
-            drop(ask.reply.send(Err(Unavailable)));
+            ask.reply.unavailable();
         }
     }
 }
 
-fn see(ask: &Ask, snapshot: &Snapshot) -> Seen {
-    let id = ask.id.uuid();
+fn see(id: PaymentId, record: Option<(u16, u64)>, snapshot: &Snapshot) -> Seen {
+    let id = id.uuid();
     if let Some(stored) = snapshot.payments.get(&id) {
         return Seen::Decided(stored.clone());
     }
     if let Some(stored) = snapshot.dead_ids.get(&id) {
         return Seen::UnderReview(Some(stored.clone()));
     }
-    if ask.record.is_some_and(|record| snapshot.dead_records.contains(&record)) {
+    if record.is_some_and(|record| snapshot.dead_records.contains(&record)) {
         return Seen::UnderReview(None);
     }
-    let applied = ask.record.and_then(|(partition, offset)| {
+    let applied = record.and_then(|(partition, offset)| {
         snapshot.positions.get(&partition).map(|next_offset| offset < *next_offset)
     });
     Seen::Absent { applied }

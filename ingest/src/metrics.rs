@@ -57,9 +57,20 @@ pub fn describe() {
 pub struct Route(usize);
 
 /// The last one stands for everything else.
-const ROUTES: [&str; 26] = [
+const ROUTES: [&str; 37] = [
     "/v1/payments",
     "/v1/payments/{id}",
+    "/v1/payments/batch",
+    "/v1/payments/{id}/capture",
+    "/v1/payments/{id}/void",
+    "/v1/payments/{id}/refunds",
+    "/v1/transfers",
+    "/v1/accounts/{id}/balance",
+    "/v1/accounts/{id}/entries",
+    "/v1/mandates",
+    "/v1/mandates/{id}",
+    "/v1/mandates/{id}/cancel",
+    "/v1/sandbox/mandates",
     "/v1/balances",
     "/v1/endpoints",
     "/v1/endpoints/{id}",

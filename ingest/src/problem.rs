@@ -38,6 +38,9 @@ runtime::problem_catalogue! {
          you were given, and sign that host as \"@authority\".";
     ScopeMissing FORBIDDEN "scope_missing" "The API key may not do this"
         "The key lacks the scope that this operation needs. Use a key that has it.";
+    TestPartnersOnly FORBIDDEN "test_partners_only" "Only test partners may do this"
+        "Sandbox mandates are made with a key of a test partner (livemode: false). Apply for one with \
+         POST /v1/partner-applications.";
     RateLimited TOO_MANY_REQUESTS "rate_limited" "Too many requests"
         "You sent more requests in a second than agreed. Wait for the seconds in Retry-After; the same \
          Idempotency-Key can be used again.";

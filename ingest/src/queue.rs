@@ -57,6 +57,18 @@ pub enum QueueError {
     Unknown,
 }
 
+/// A command on its way.
+#[derive(Debug)]
+pub struct Sent(oneshot::Receiver<Result<Placed, QueueError>>);
+
+impl Sent {
+    /// Where it stands, once the broker has acknowledged it; bounded by the delivery's own time.
+    pub async fn placed(self) -> Result<Placed, QueueError> {
+        // Without an answer the producer was dropped while it held the record.
+        self.0.await.unwrap_or(Err(QueueError::Unknown))
+    }
+}
+
 type Producing = ThreadedProducer<Context>;
 
 /// The partners' commands topic.
@@ -187,9 +199,14 @@ impl Queue {
         })
     }
 
-    /// Produces a command keyed by its root payment, and waits for the acknowledgement. Nothing waits before it is
-    /// sent: it is on its way even when the client goes away.
+    /// Produces a command keyed by its root payment, and waits for the acknowledgement.
     pub async fn put(&self, root: Uuid, value: &[u8]) -> Result<Placed, QueueError> {
+        self.send(root, value)?.placed().await
+    }
+
+    /// Produces a command keyed by its root payment. Nothing waits before it is sent: it is on its way even when the
+    /// client goes away.
+    pub fn send(&self, root: Uuid, value: &[u8]) -> Result<Sent, QueueError> {
         if !self.state.is_up.load(Ordering::Relaxed) {
             metrics::not_acknowledged("refused");
             return Err(QueueError::Unavailable);
@@ -204,8 +221,7 @@ impl Queue {
             }
             return Err(QueueError::Unavailable);
         }
-        // Without an answer the producer was dropped while it held the record.
-        placed.await.unwrap_or(Err(QueueError::Unknown))
+        Ok(Sent(placed))
     }
 
     /// Looks at the brokers, samples the ends of the partitions and replaces a producer that failed for good.

@@ -1,5 +1,6 @@
 //! The partner API: routes and their OpenAPI document, from the same list.
 
+pub mod accounts;
 pub mod applications;
 pub mod balances;
 pub mod deliveries;
@@ -7,10 +8,13 @@ pub mod documents;
 pub mod echo;
 pub mod endpoints;
 pub mod events;
+pub mod mandates;
 pub mod payments;
 pub mod refusals;
+pub mod sandbox;
 pub mod schema;
 pub mod schemas;
+pub mod transfers;
 
 use std::sync::Arc;
 
@@ -35,12 +39,13 @@ use crate::app::App;
     ),
     modifiers(&Security),
     tags(
-        (name = "payments", description = "Debit a customer under a mandate"),
+        (name = "payments", description = "Debit customers under their mandates, capture, void, refund, transfer"),
+        (name = "mandates", description = "Ask customers for the right to debit them"),
         (name = "accounts", description = "The partner's own accounts"),
         (name = "endpoints", description = "Where webhooks go, and whether the receiver is right"),
         (name = "deliveries", description = "What was sent, and what is to be sent again"),
         (name = "events", description = "The gap-free event log"),
-        (name = "sandbox", description = "Is my signature right?"),
+        (name = "sandbox", description = "Is my signature right, and what does every outcome look like?"),
         (name = "documents", description = "This document and the error catalogue")
     )
 )]
@@ -64,9 +69,7 @@ impl utoipa::Modify for Security {
 /// The routes, without their state, and the document of exactly these.
 fn documented() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
     OpenApiRouter::with_openapi(Document::openapi())
-        .routes(routes!(payments::create))
-        .routes(routes!(payments::read))
-        .routes(routes!(balances::list))
+        .merge(money())
         .merge(webhooks())
         .routes(routes!(echo::echo))
         .routes(routes!(applications::create))
@@ -96,6 +99,25 @@ fn webhooks() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(deliveries::one))
         .routes(routes!(events::list))
         .routes(routes!(events::one))
+}
+
+/// What moves money, and what became of it.
+fn money() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(payments::create, payments::list::list))
+        .routes(routes!(payments::batch::create))
+        .routes(routes!(payments::read))
+        .routes(routes!(payments::capture))
+        .routes(routes!(payments::void))
+        .routes(routes!(payments::refund))
+        .routes(routes!(transfers::create))
+        .routes(routes!(balances::list))
+        .routes(routes!(balances::read))
+        .routes(routes!(accounts::entries))
+        .routes(routes!(mandates::create, mandates::list))
+        .routes(routes!(mandates::one))
+        .routes(routes!(mandates::cancel))
+        .routes(routes!(sandbox::create))
 }
 
 /// The OpenAPI document.

@@ -30,6 +30,8 @@ use crate::problem::{Code, Problem};
 
 /// The largest body of a request.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
+/// The largest body of a batch.
+pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// While no keys are loaded.
 const KEYS_RETRY_AFTER_S: u32 = 5;
 
@@ -37,6 +39,10 @@ const KEYS_RETRY_AFTER_S: u32 = 5;
 pub trait Permission: Send + Sync + 'static {
     /// The scope.
     const SCOPE: Scope;
+    /// Scopes that do as well.
+    const OR: &'static [Scope] = &[];
+    /// The largest body.
+    const BODY_BYTES_MAX: usize = BODY_BYTES_MAX;
 }
 
 /// Make and read payments.
@@ -44,6 +50,43 @@ pub struct Payments;
 
 impl Permission for Payments {
     const SCOPE: Scope = Scope::Payments;
+}
+
+/// Make many payments at once.
+pub struct PaymentBatch;
+
+impl Permission for PaymentBatch {
+    const SCOPE: Scope = Scope::Payments;
+    const BODY_BYTES_MAX: usize = BATCH_BYTES_MAX;
+}
+
+/// Read payments of every kind: who makes one may ask what became of it.
+pub struct ReadPayments;
+
+impl Permission for ReadPayments {
+    const SCOPE: Scope = Scope::Payments;
+    const OR: &'static [Scope] = &[Scope::Refunds, Scope::Transfers];
+}
+
+/// Give money back.
+pub struct Refunds;
+
+impl Permission for Refunds {
+    const SCOPE: Scope = Scope::Refunds;
+}
+
+/// Move money between accounts.
+pub struct Transfers;
+
+impl Permission for Transfers {
+    const SCOPE: Scope = Scope::Transfers;
+}
+
+/// Ask customers for mandates.
+pub struct Mandates;
+
+impl Permission for Mandates {
+    const SCOPE: Scope = Scope::Mandates;
 }
 
 /// Read the own balances.
@@ -73,6 +116,8 @@ pub struct Caller {
     pub partner: Arc<Partner>,
     /// The key.
     pub key: KeyId,
+    /// Whether the key may transfer to accounts of others.
+    pub transfers_out: bool,
     /// Where the request came from.
     pub address: Option<IpAddr>,
     /// The request's id.
@@ -97,14 +142,14 @@ impl<P: Permission> FromRequest<Arc<App>> for Signed<P> {
         let started = Instant::now();
         let (parts, body) = request.into_parts();
         let has_body = !body.is_end_stream();
-        let caller = authenticate(app, &parts, has_body, P::SCOPE)?;
+        let caller = authenticate::<P>(app, &parts, has_body)?;
         metrics::verified(started.elapsed());
         check_accept(&parts.headers)?;
         let mut bytes = Bytes::new();
         if has_body {
             check_media_type(&parts.headers)?;
             let started = Instant::now();
-            bytes = read_body(&parts.headers, body, BODY_BYTES_MAX).await?;
+            bytes = read_body(&parts.headers, body, P::BODY_BYTES_MAX).await?;
             content_digest::verify(&parts.headers, &bytes)
                 .map_err(|error| signature_problem(&error, &parts))?;
             metrics::body_read(started.elapsed());
@@ -114,7 +159,7 @@ impl<P: Permission> FromRequest<Arc<App>> for Signed<P> {
 }
 
 /// Everything that can be decided from the head.
-fn authenticate(app: &App, parts: &Parts, has_body: bool, scope: Scope) -> Result<Caller, Problem> {
+fn authenticate<P: Permission>(app: &App, parts: &Parts, has_body: bool) -> Result<Caller, Problem> {
     let authority = authority(app, parts)?;
     let keys = app
         .keys
@@ -135,14 +180,15 @@ fn authenticate(app: &App, parts: &Parts, has_body: bool, scope: Scope) -> Resul
     if key.is_revoked(now) {
         return Err(Problem::plain(Code::KeyRevoked));
     }
-    if !key.allows(scope) {
-        let detail = format!("this operation needs a key with the scope `{}`", scope.as_str());
+    if !key.allows(P::SCOPE) && !P::OR.iter().any(|scope| key.allows(*scope)) {
+        let detail = format!("this operation needs a key with the scope `{}`", P::SCOPE.as_str());
         return Err(Problem::new(Code::ScopeMissing, detail));
     }
     key.partner.allow().map_err(|seconds| Problem::plain(Code::RateLimited).retry_after(seconds))?;
     Ok(Caller {
         partner: key.partner.clone(),
         key: key.id,
+        transfers_out: key.allows(Scope::TransfersOut),
         address: address(parts),
         request_id: request_id(parts),
     })

@@ -5,11 +5,15 @@ pub mod applications;
 pub mod deliveries;
 pub mod endpoints;
 pub mod events;
+pub mod follow_ups;
 pub mod idempotency;
 pub mod keys;
+pub mod mandates;
 pub mod notices;
+pub mod payment_list;
 pub mod payments;
 pub mod replays;
+pub mod statements;
 
 use domain::money::Currency;
 use domain::time::Timestamp;

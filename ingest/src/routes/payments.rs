@@ -1,4 +1,9 @@
-//! `POST /v1/payments` and `GET /v1/payments/{id}`.
+//! `POST /v1/payments`, its captures, voids and refunds, and `GET /v1/payments/{id}`; what belongs to it has modules of
+//! its own: [`batch`], [`details`], [`list`].
+
+pub mod batch;
+pub mod details;
+pub mod list;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,188 +12,164 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use domain::command::{PartnerCommand, PartnerEnvelope, SCHEMA};
-use domain::fingerprint::Fingerprint;
-use domain::ids::{PaymentId, payment_id};
+use domain::command::PartnerCommand;
+use domain::ids::PaymentId;
 use domain::payment::{Amounts, Metadata, PaymentStatus, PaymentView, status_path};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
-use serde::Serialize;
-use uuid::Uuid;
 
+use super::refusals::{OfReads, OfWrites};
 use super::schema;
+use crate::accept::{Asked, accept, internal, with_preference};
 use crate::app::App;
 use crate::lookup::Seen;
-use crate::payment_request;
-use crate::prefer;
 use crate::problem::{Code, Problem};
-use crate::queue::{Placed, QueueError};
-use crate::signed::{Caller, Payments, Signed};
-use crate::store::payments::Stored;
+use crate::requests::{self, follow_up, payment};
+use crate::signed::{Caller, Payments, ReadPayments, Refunds, Signed};
 use crate::write::idempotency_key;
-use crate::{metrics, query, token};
+use crate::{metrics, prefer, query, token};
 
 /// For a status read, which has nothing better to do than to wait for MySQL.
 const READ_BUDGET: Duration = Duration::from_secs(2);
-/// While Kafka or MySQL is away.
+/// While MySQL is away.
 const RETRY_AFTER_S: u32 = 1;
-
-/// A payment that was accepted and is not decided.
-#[derive(Serialize)]
-struct Accepted<'a> {
-    #[serde(flatten)]
-    payment: &'a PaymentView,
-    request_id: Uuid,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expected_wait_ms: Option<u64>,
-}
 
 /// Debit a customer
 ///
 /// Debits the customer's account under the mandate and credits the partner's own. The answer is 202 as soon as the
 /// payment is stored for good; its outcome comes by webhook and under `status_url`. With `Prefer: wait=N` (N up to 10
-/// seconds) the answer is 200 with the outcome when it is known in time.
+/// seconds) the answer is 200 with the outcome when it is known in time. With `"capture": "manual"` the funds are held
+/// until they are captured, voided, or `expires_in` seconds have passed.
 #[utoipa::path(
     post, path = "/v1/payments", tag = "payments", operation_id = "create_payment",
     security(("message_signature" = ["payments"])),
-    params(
-        ("Idempotency-Key" = String, Header, description = "1 to 255 visible ASCII characters; the same key and request are the same payment, for ever", example = "order-4711"),
-        ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the outcome", example = "wait=5")
-    ),
+    params(schema::MoneyHeaders),
     request_body(content = schema::PaymentRequest, content_type = "application/json", example = json!(schema::payment_request())),
     responses(
-        (status = 200, description = "Decided: posted or rejected. `Idempotent-Replayed: true` when the key was used before", body = schema::Payment, example = json!(schema::payment())),
+        (status = 200, description = "Decided: posted, authorized or rejected. `Idempotent-Replayed: true` when the key was used before", body = schema::Payment, example = json!(schema::payment())),
         (status = 202, description = "Accepted, not decided yet", body = schema::AcceptedPayment, example = json!(schema::accepted_payment())),
-        (status = 400, description = "The request has to be changed; `errors` names the fields", body = schema::Problem, content_type = "application/problem+json", example = json!(schema::problem())),
-        (status = 401, description = "The signature is not accepted", body = schema::Problem, content_type = "application/problem+json"),
-        (status = 403, description = "The key lacks the scope `payments`", body = schema::Problem, content_type = "application/problem+json"),
-        (status = 408, description = "The body did not arrive in time", body = schema::Problem, content_type = "application/problem+json"),
-        (status = 413, description = "The body is larger than 64 KiB", body = schema::Problem, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not application/json", body = schema::Problem, content_type = "application/problem+json"),
-        (status = 422, description = "The Idempotency-Key was used for another request", body = schema::Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many requests; see Retry-After", body = schema::Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Nothing was accepted (`queue_unavailable`), or that is unknown (`outcome_unknown`): repeat with the same key", body = schema::Problem, content_type = "application/problem+json")
+        OfWrites
     )
 )]
 pub async fn create(State(app): State<Arc<App>>, signed: Signed<Payments>) -> Result<Response, Problem> {
     let Signed { caller, parts, body, .. } = signed;
     let key = idempotency_key(&parts.headers)?;
     query::none(parts.uri.query())?;
-    let command = payment_request::parse(&body)?;
-    let fingerprint = payment_request::fingerprint(&command);
-    let id = payment_id(caller.partner.id, key);
-
-    let started = Instant::now();
-    match app.lookup.used(id, app.lookup_budget).await {
-        Ok(Seen::Decided(stored)) => return replay(&caller, &stored, &fingerprint, StatusCode::OK),
-        Ok(Seen::UnderReview(Some(stored))) => {
-            return replay(&caller, &stored, &fingerprint, StatusCode::ACCEPTED);
-        }
-        Ok(_) => {}
-        Err(_) => metrics::lookup_skipped(),
-    }
-    metrics::looked_up(started.elapsed());
-
-    let envelope = PartnerEnvelope {
-        schema: SCHEMA,
-        id,
-        root: id,
-        partner: caller.partner.id,
-        key: caller.key,
-        idempotency_key: key.to_owned(),
-        fingerprint,
-        request_id: caller.request_id,
-        address: caller.address,
-        command: PartnerCommand::Payment(command),
-    };
-    let placed = app.queue.put(id.uuid(), &envelope.encode()).await.map_err(not_placed)?;
-    respond(&app, &caller, &parts.headers, &envelope, placed).await
+    let command = payment::parse(&body, app.hold_seconds_min)?;
+    let fingerprint = requests::fingerprint(payment::PATH, &command);
+    let asked = Asked { command: PartnerCommand::Payment(command), fingerprint, root: None };
+    accept(&app, &caller, &parts.headers, key, asked).await
 }
 
-/// The answer to an accepted payment, after the wait that the client would like.
-async fn respond(
+/// Take what a payment holds
+///
+/// A part or, without an amount, everything that is authorised; once. What is not taken is released in the same
+/// posting. The capture is a payment of its own, with its own id and outcome.
+#[utoipa::path(
+    post, path = "/v1/payments/{id}/capture", tag = "payments", operation_id = "capture_payment",
+    security(("message_signature" = ["payments"])),
+    params(schema::PaymentPath, schema::MoneyHeaders),
+    request_body(content = schema::PartRequest, content_type = "application/json", example = json!(schema::part_request())),
+    responses(
+        (status = 200, description = "Decided: posted or rejected", body = schema::Payment, example = json!(schema::capture())),
+        (status = 202, description = "Accepted, not decided yet", body = schema::AcceptedPayment, example = json!(schema::accepted_capture())),
+        OfWrites
+    )
+)]
+pub async fn capture(
+    State(app): State<Arc<App>>,
+    id: Result<Path<String>, PathRejection>,
+    signed: Signed<Payments>,
+) -> Result<Response, Problem> {
+    let command = PartnerCommand::Capture(follow_up::parse(&signed.body)?);
+    follow(&app, id, "capture", signed, command).await
+}
+
+/// Release what a payment holds
+///
+/// Takes no amount: everything is released. Also a payment past its time can be voided, until it has expired.
+#[utoipa::path(
+    post, path = "/v1/payments/{id}/void", tag = "payments", operation_id = "void_payment",
+    security(("message_signature" = ["payments"])),
+    params(schema::PaymentPath, schema::MoneyHeaders),
+    request_body(content = schema::VoidRequest, content_type = "application/json", example = json!(schema::void_request())),
+    responses(
+        (status = 200, description = "Decided: posted or rejected", body = schema::Payment, example = json!(schema::void())),
+        (status = 202, description = "Accepted, not decided yet", body = schema::AcceptedPayment, example = json!(schema::accepted_void())),
+        OfWrites
+    )
+)]
+pub async fn void(
+    State(app): State<Arc<App>>,
+    id: Result<Path<String>, PathRejection>,
+    signed: Signed<Payments>,
+) -> Result<Response, Problem> {
+    let command = PartnerCommand::Void(follow_up::parse_void(&signed.body)?);
+    follow(&app, id, "void", signed, command).await
+}
+
+/// Give money back
+///
+/// A part or, without an amount, everything that was captured and not given back yet. As many refunds as there is
+/// something left; two at once never give back more than was captured.
+#[utoipa::path(
+    post, path = "/v1/payments/{id}/refunds", tag = "payments", operation_id = "refund_payment",
+    security(("message_signature" = ["refunds"])),
+    params(schema::PaymentPath, schema::MoneyHeaders),
+    request_body(content = schema::PartRequest, content_type = "application/json", example = json!(schema::part_request())),
+    responses(
+        (status = 200, description = "Decided: posted or rejected", body = schema::Payment, example = json!(schema::refund())),
+        (status = 202, description = "Accepted, not decided yet", body = schema::AcceptedPayment, example = json!(schema::accepted_refund())),
+        OfWrites
+    )
+)]
+pub async fn refund(
+    State(app): State<Arc<App>>,
+    id: Result<Path<String>, PathRejection>,
+    signed: Signed<Refunds>,
+) -> Result<Response, Problem> {
+    let command = PartnerCommand::Refund(follow_up::parse(&signed.body)?);
+    follow(&app, id, "refunds", signed, command).await
+}
+
+/// Accepts a command on an earlier payment, which is not looked for: the processor knows, also without MySQL here, and
+/// a foreign payment is as unknown to it as one that never was.
+async fn follow<P>(
     app: &App,
-    caller: &Caller,
-    headers: &HeaderMap,
-    envelope: &PartnerEnvelope,
-    placed: Placed,
+    id: Result<Path<String>, PathRejection>,
+    operation: &'static str,
+    signed: Signed<P>,
+    command: PartnerCommand,
 ) -> Result<Response, Problem> {
-    let id = envelope.id;
-    let mut under_review = false;
-    let mut waited = false;
-    if let Some(wish) = prefer::wait(headers)
-        && let Some(_place) = caller.partner.wait(app.waiters_per_partner)
-    {
-        let record = (placed.partition, placed.offset);
-        let seen = app.lookup.wait(id, record, Instant::now() + wish).await;
-        waited = seen.is_ok();
-        match seen {
-            Ok(Seen::Decided(stored)) if stored.fingerprint == envelope.fingerprint => {
-                return Ok(with_preference(Json(&stored.view).into_response(), true));
-            }
-            Ok(Seen::Decided(_)) => return Err(conflict()),
-            Ok(Seen::UnderReview(_)) => under_review = true,
-            Ok(Seen::Absent { .. }) | Err(_) => {}
-        }
+    let Signed { caller, parts, .. } = signed;
+    let key = idempotency_key(&parts.headers)?;
+    query::none(parts.uri.query())?;
+    let root = payment_of(id)?;
+    if domain::ids::payment_id(caller.partner.id, key) == root {
+        // A command is never its own root; this key is that payment's.
+        return Err(crate::accept::conflict());
     }
-    let view = PaymentView::pending(envelope, caller.partner.livemode, placed.accepted_at, String::new())
-        .ok_or_else(|| Problem::plain(Code::Internal))?;
-    let accepted = token::Accepted::of(&placed, &view);
-    let token = token::encode(&app.token_key, caller.partner.id, id, &accepted);
-    let status_url = format!("{}?position={token}", status_path(id));
-    let location = HeaderValue::try_from(&status_url);
-    let body = Accepted {
-        payment: &PaymentView { under_review, status_url, ..view },
-        request_id: caller.request_id,
-        expected_wait_ms: app.lag.expected_wait_ms(Instant::now()),
+    let (PartnerCommand::Capture(parsed) | PartnerCommand::Void(parsed) | PartnerCommand::Refund(parsed)) =
+        &command
+    else {
+        return Err(internal());
     };
-    let mut response = (StatusCode::ACCEPTED, Json(body)).into_response();
-    if let Ok(location) = location {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    Ok(with_preference(response, waited))
+    let fingerprint = requests::fingerprint(&format!("{}/{operation}", status_path(root)), parsed);
+    accept(app, &caller, &parts.headers, key, Asked { command, fingerprint, root: Some(root) }).await
 }
 
-/// RFC 7240, section 3: what was honoured is said.
-fn with_preference(mut response: Response, waited: bool) -> Response {
-    if waited {
-        response.headers_mut().insert("preference-applied", HeaderValue::from_static("wait"));
-    }
-    response
+/// The payment that a path names.
+fn payment_of(id: Result<Path<String>, PathRejection>) -> Result<PaymentId, Problem> {
+    id.ok().and_then(|Path(text)| text.parse().ok()).ok_or_else(not_found)
 }
 
-/// The answer to a key that was used before.
-fn replay(
-    caller: &Caller,
-    stored: &Stored,
-    fingerprint: &Fingerprint,
-    status: StatusCode,
-) -> Result<Response, Problem> {
-    if stored.fingerprint != *fingerprint {
-        metrics::replay("conflict");
-        return Err(conflict());
-    }
-    metrics::replay("replay");
-    let mut response = (status, Json(stored.for_caller(caller.partner.livemode))).into_response();
-    response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
-    Ok(response)
-}
-
-fn conflict() -> Problem {
-    Problem::plain(Code::IdempotencyConflict)
-}
-
-fn not_placed(error: QueueError) -> Problem {
-    let code = match error {
-        QueueError::Unavailable => Code::QueueUnavailable,
-        QueueError::Unknown => Code::OutcomeUnknown,
-    };
-    Problem::plain(code).retry_after(RETRY_AFTER_S)
+fn not_found() -> Problem {
+    Problem::new(Code::NotFound, "there is no such payment of yours")
 }
 
 /// The state of a payment
 ///
-/// `position` is the token of the `status_url` that a 202 answered: with it a payment is found before it is decided.
-/// `Prefer: wait=N` waits for the outcome.
+/// With the entries that it made on the partner's own accounts, and its captures, refunds and reversals. `position` is
+/// the token of the `status_url` that a 202 answered: with it a payment is found before it is decided, and its state
+/// alone is told; `Prefer: wait=N` then waits for the outcome.
 #[utoipa::path(
     get, path = "/v1/payments/{id}", tag = "payments", operation_id = "read_payment",
     security(("message_signature" = ["payments"])),
@@ -198,23 +179,17 @@ fn not_placed(error: QueueError) -> Problem {
         ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the outcome", example = "wait=5")
     ),
     responses(
-        (status = 200, description = "The payment", body = schema::Payment, example = json!(schema::payment())),
-        (status = 400, description = "The position is not one of ours", body = schema::Problem, content_type = "application/problem+json"),
-        (status = 401, description = "The signature is not accepted", body = schema::Problem, content_type = "application/problem+json"),
-        (status = 403, description = "The key lacks the scope `payments`", body = schema::Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such payment of yours", body = schema::Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many requests; see Retry-After", body = schema::Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Cannot be read at the moment; see Retry-After", body = schema::Problem, content_type = "application/problem+json")
+        (status = 200, description = "The payment, with the entries it made on your accounts, and what followed it", body = schema::PaymentDetails, example = json!(schema::payment_details())),
+        OfReads
     )
 )]
 pub async fn read(
     State(app): State<Arc<App>>,
     id: Result<Path<String>, PathRejection>,
-    signed: Signed<Payments>,
+    signed: Signed<ReadPayments>,
 ) -> Result<Response, Problem> {
     let Signed { caller, parts, .. } = signed;
-    let not_found = || Problem::new(Code::NotFound, "there is no such payment of yours");
-    let id: PaymentId = id.ok().and_then(|Path(text)| text.parse().ok()).ok_or_else(not_found)?;
+    let id = payment_of(id)?;
     let position = position(parts.uri.query())?;
     let accepted = match position {
         Some(text) => Some(token::decode(&app.token_key, caller.partner.id, id, text).ok_or_else(|| {
@@ -238,7 +213,12 @@ pub async fn read(
             if stored.partner != Some(caller.partner.id) {
                 return Err(not_found());
             }
-            stored.for_caller(caller.partner.livemode)
+            let payment = stored.for_caller(caller.partner.livemode);
+            if accepted.is_none() {
+                let details = details::of(&app, &caller, payment).await?;
+                return Ok(Json(details).into_response());
+            }
+            payment
         }
         (Seen::UnderReview(None), Some(accepted)) => {
             PaymentView { under_review: true, ..accepted_view(id, &accepted, &caller, position) }

@@ -3,11 +3,16 @@
 //! The answers themselves are written from types of the domain, which knows nothing of OpenAPI; a test compares
 //! each shape here with what is really written.
 
+pub mod mandates;
+pub mod money;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
+pub use self::mandates::*;
+pub use self::money::*;
 use crate::problem::FieldError;
 
 /// Debit a customer.
@@ -24,9 +29,12 @@ pub struct PaymentRequest {
     /// The customer's authority.
     #[schema(example = "mdt_01k9q5m3v7f8h9j0kamcneprqs")]
     mandate: String,
-    /// When the money is taken; `automatic`: at once.
+    /// When the money is taken: at once (`automatic`, also when left out), or by a capture (`manual`).
     #[schema(nullable)]
     capture: Option<Capture>,
+    /// With `manual`: for how many seconds the funds are held, 60 to 2592000; 604800 (7 days) when left out.
+    #[schema(minimum = 60, maximum = 2_592_000)]
+    expires_in: Option<u32>,
     /// The partner's own reference.
     #[schema(min_length = 1, max_length = 100)]
     reference: Option<String>,
@@ -43,6 +51,8 @@ pub struct PaymentRequest {
 pub enum Capture {
     /// At once.
     Automatic,
+    /// By a capture.
+    Manual,
 }
 
 /// ISO 4217.
@@ -68,24 +78,29 @@ pub enum Currency {
 pub struct Payment {
     /// The payment.
     id: String,
-    /// What it does: `payment`.
+    /// What it does: `payment`, `capture`, `void`, `refund`, `transfer`, …
     kind: String,
     /// The payment that this one belongs to; itself for a payment.
     root: String,
-    /// `pending`, `posted` or `rejected`.
+    /// `pending`, `authorized`, `posted`, `rejected`, `voided`, `expired` or `conflicted`.
     status: String,
     /// It could not be applied and waits for an operator.
     under_review: bool,
     /// Counts the changes; drop what is older than what you have.
     version: u32,
-    /// Decimal string with the currency's digits.
-    amount: String,
+    /// Decimal string with the currency's digits. Left out, like the other amounts, while it is not known: of a void,
+    /// and of "everything that is left".
+    amount: Option<String>,
     /// ISO 4217.
-    currency: Currency,
+    currency: Option<Currency>,
     /// Decimal string: what was captured of it.
-    amount_captured: String,
+    amount_captured: Option<String>,
     /// Decimal string: what was refunded of it.
-    amount_refunded: String,
+    amount_refunded: Option<String>,
+    /// The debited account, of a transfer.
+    from: Option<String>,
+    /// The credited account, of a transfer.
+    to: Option<String>,
     /// The mandate it debits under.
     mandate: Option<String>,
     /// The partner's own reference.
@@ -102,6 +117,8 @@ pub struct Payment {
     created_at: String,
     /// When it was decided, RFC 3339.
     decided_at: Option<String>,
+    /// Until when it may be captured, of a payment in two phases, RFC 3339.
+    expires_at: Option<String>,
     /// Where to ask for its state; use it as it is.
     status_url: String,
 }
@@ -159,12 +176,14 @@ pub struct Balance {
     currency: Currency,
     /// Decimal string.
     balance: String,
-    /// Decimal string: what authorised payments hold.
-    held: String,
-    /// Decimal string: balance and overdraft without what is held.
-    available: String,
-    /// `active`, `frozen` or `closed`.
-    status: String,
+    /// Decimal string: what authorised payments hold; now.
+    held: Option<String>,
+    /// Decimal string: balance and overdraft without what is held; now.
+    available: Option<String>,
+    /// `active`, `frozen` or `closed`; now.
+    status: Option<String>,
+    /// The instant that was asked for, RFC 3339; then `held`, `available` and `status` are left out.
+    at: Option<String>,
 }
 
 /// What arrived of a request.

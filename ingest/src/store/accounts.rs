@@ -4,7 +4,7 @@ use domain::account::{AccountStatus, OwnerKind};
 use domain::ids::{AccountId, PartnerId};
 use domain::money::Currency;
 use runtime::sql::Sql;
-use sqlx::MySqlPool;
+use sqlx::{Executor, MySqlPool};
 
 use super::{Columns, StoreError};
 
@@ -26,18 +26,40 @@ pub struct AccountRow {
     pub held_minor: i64,
     /// Minor units.
     pub overdraft_minor: i64,
+    /// How many entries it has.
+    pub version: u64,
 }
 
 /// The accounts of a partner, by currency.
 pub async fn accounts(pool: &MySqlPool, partner: PartnerId) -> Result<Vec<AccountRow>, StoreError> {
+    read(pool, partner, None).await
+}
+
+/// One account, when it is the partner's.
+pub async fn account(
+    pool: &MySqlPool,
+    partner: PartnerId,
+    id: AccountId,
+) -> Result<Option<AccountRow>, StoreError> {
+    Ok(read(pool, partner, Some(id)).await?.pop())
+}
+
+async fn read(
+    pool: &MySqlPool,
+    partner: PartnerId,
+    id: Option<AccountId>,
+) -> Result<Vec<AccountRow>, StoreError> {
     let mut sql = Sql::new();
-    sql.text("SELECT id, currency, status, balance_minor, held_minor, overdraft_minor FROM accounts WHERE owner_kind = ")
-        .int(OwnerKind::Partner.code())
-        .text(" AND owner_id = ")
-        .uuid(partner.uuid())
-        .text(" ORDER BY currency, id LIMIT ")
-        .int(BALANCES_MAX as i64);
-    let rows = sqlx::raw_sql(sql.as_str()).fetch_all(pool).await?;
+    sql.text(
+        "SELECT id, currency, status, balance_minor, held_minor, overdraft_minor, version FROM accounts \
+         WHERE owner_kind = ",
+    );
+    sql.int(OwnerKind::Partner.code()).text(" AND owner_id = ").uuid(partner.uuid());
+    if let Some(id) = id {
+        sql.text(" AND id = ").uuid(id.uuid());
+    }
+    sql.text(" ORDER BY currency, id LIMIT ").int(BALANCES_MAX as i64);
+    let rows = pool.fetch_all(sql.as_str()).await?;
     rows.iter()
         .map(|row| {
             let mut columns = Columns::new("accounts", row);
@@ -48,6 +70,7 @@ pub async fn accounts(pool: &MySqlPool, partner: PartnerId) -> Result<Vec<Accoun
                 balance_minor: columns.take()?,
                 held_minor: columns.take()?,
                 overdraft_minor: columns.take()?,
+                version: columns.take()?,
             })
         })
         .collect()

@@ -68,6 +68,12 @@ pub struct Snapshot {
     pub any_dead_letter: Option<bool>,
 }
 
+/// What [`payment`] reads of `payments p`, in this order.
+pub(super) const COLUMNS: &str = "p.id, p.root_id, p.kind, p.status, p.reason, p.version, p.partner_id, p.mandate_id, \
+     p.currency, p.amount_minor, p.captured_minor, p.refunded_minor, p.debit_account, p.credit_account, p.fingerprint, \
+     p.livemode, p.reference, p.description, p.metadata, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', p.accepted_at), \
+     TIMESTAMPDIFF(MICROSECOND, '1970-01-01', p.decided_at), TIMESTAMPDIFF(MICROSECOND, '1970-01-01', p.expires_at)";
+
 /// Writes the text of a look-up; each statement is one of the sets of rows that [`look_up`] reads, in this order.
 fn write_query(sql: &mut Sql, query: &Query) -> Vec<Set> {
     let source = Source::Partner.code();
@@ -108,13 +114,7 @@ fn write_query(sql: &mut Sql, query: &Query) -> Vec<Set> {
     }
     if !query.ids.is_empty() {
         sets.push(Set::Payments);
-        sql.text(
-            "SELECT id, root_id, kind, status, reason, version, partner_id, mandate_id, currency, amount_minor, \
-             captured_minor, refunded_minor, debit_account, credit_account, fingerprint, livemode, reference, \
-             description, metadata, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', accepted_at), \
-             TIMESTAMPDIFF(MICROSECOND, '1970-01-01', decided_at), \
-             TIMESTAMPDIFF(MICROSECOND, '1970-01-01', expires_at) FROM payments WHERE id IN (",
-        );
+        sql.text("SELECT ").text(COLUMNS).text(" FROM payments p WHERE p.id IN (");
         sql.list(&query.ids, |sql, id| {
             sql.uuid(*id);
         })
@@ -184,7 +184,7 @@ fn take_row(snapshot: &mut Snapshot, set: Set, row: &MySqlRow) -> Result<(), Sto
     Ok(())
 }
 
-fn payment(row: &MySqlRow) -> Result<Stored, StoreError> {
+pub(super) fn payment(row: &MySqlRow) -> Result<Stored, StoreError> {
     let mut columns = Columns::new("payments", row);
     let id = PaymentId::from_uuid(columns.uuid()?);
     let root = PaymentId::from_uuid(columns.uuid()?);

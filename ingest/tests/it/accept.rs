@@ -69,11 +69,12 @@ async fn a_signed_payment_is_put_on_kafka_and_found_by_its_status_url() {
     assert_eq!(bench.get(&plain).await.code(), "not_found");
 
     decide(bench.env.pool(), &record, None).await;
-    for target in [&plain, &status_url] {
+    // By its position the state alone is told.
+    for (target, name) in [(&plain, "details"), (&status_url, "posted")] {
         let posted = bench.get(target).await;
         assert_eq!(posted.status, 200);
         assert_eq!(posted.json()["status_url"], plain);
-        assert_json_snapshot!("posted", redacted(posted.json()));
+        assert_json_snapshot!(name, redacted(posted.json()));
     }
     bench.close().await;
 }

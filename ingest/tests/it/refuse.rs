@@ -276,7 +276,7 @@ async fn bad_bodies_name_the_field_and_reach_nothing() {
         (with("mandate", json!("mdt_")), "invalid_field", Some("/mandate")),
         (with("mandate", json!("pay_00000000000000000000000001")), "invalid_field", Some("/mandate")),
         (with("mandate", json!(format!("{MANDATE}0"))), "invalid_field", Some("/mandate")),
-        (with("capture", json!("manual")), "invalid_field", Some("/capture")),
+        (with("capture", json!("later")), "invalid_field", Some("/capture")),
         (with("reference", json!("x".repeat(101))), "invalid_field", Some("/reference")),
         (with("description", json!("a\u{0}")), "invalid_field", Some("/description")),
         (with("metadata", json!({"a": 1})), "invalid_field", Some("/metadata/a")),
@@ -354,7 +354,7 @@ async fn bad_heads_are_refused() {
         let answer = request.send(bench.address).await;
         assert_eq!((answer.status, answer.code().as_str()), (status, code), "{name}");
     }
-    let refused = get("/v1/payments").send(bench.address).await;
+    let refused = get("/v1/transfers").send(bench.address).await;
     assert_eq!((refused.status, refused.header("allow")), (405, Some("POST")));
     let options = bench.request(Method::OPTIONS, "/v1/balances").send(bench.address).await;
     assert_eq!((options.status, options.header("allow")), (204, Some("GET,HEAD")));
@@ -436,7 +436,7 @@ async fn generated_nonsense_is_never_an_error_of_the_server() {
         let answer = bench.post(&format!("k{index}"), body.clone()).send(bench.address).await;
         // A changed reference or description is still a right request.
         if answer.status == 202 {
-            assert!(ingest::payment_request::parse(&body).is_ok());
+            assert!(ingest::requests::payment::parse(&body, 60).is_ok());
             accepted += 1;
         } else {
             assert_eq!(answer.status, 400, "{:?}", String::from_utf8_lossy(&body));

@@ -1,19 +1,30 @@
-//! The body of `POST /v1/payments`: read field by field, every fault collected.
+//! The body of `POST /v1/payments`, and of each item of a batch.
 
 use domain::command::{PaymentCommand, limits};
-use domain::fingerprint::Fingerprint;
 use domain::ids::MandateId;
 
 use crate::fields::Fields;
 use crate::problem::Problem;
 
+/// The longest time that funds are held: 30 days.
+pub const HOLD_SECONDS_MAX: u32 = 30 * 24 * 3_600;
+/// How long funds are held unless the request says: 7 days.
+pub const HOLD_SECONDS_DEFAULT: u32 = 7 * 24 * 3_600;
+
+/// Where payments are asked for; each item of a batch stands for such a request.
+pub const PATH: &str = "/v1/payments";
+
 /// Reads and checks the whole body.
-pub fn parse(body: &[u8]) -> Result<PaymentCommand, Problem> {
-    let mut fields = Fields::of_body(body)?;
+pub fn parse(body: &[u8], hold_seconds_min: u32) -> Result<PaymentCommand, Problem> {
+    parse_fields(Fields::of_body(body)?, hold_seconds_min)
+}
+
+/// Reads and checks all that is left of an object.
+pub fn parse_fields(mut fields: Fields, hold_seconds_min: u32) -> Result<PaymentCommand, Problem> {
     let currency = fields.required_currency();
     let amount = fields.required_amount(currency);
     let mandate: Option<MandateId> = fields.required_id("mandate", "a mandate's id", "mdt");
-    capture(&mut fields);
+    let expires_in_s = hold_seconds(&mut fields, hold_seconds_min);
     let reference = fields.optional_text("reference", limits::REFERENCE_MAX);
     let description = fields.optional_text("description", limits::DESCRIPTION_MAX);
     let metadata = fields.metadata();
@@ -21,7 +32,7 @@ pub fn parse(body: &[u8]) -> Result<PaymentCommand, Problem> {
         mandate,
         amount_minor: amount.minor(),
         currency: amount.currency(),
-        expires_in_s: None,
+        expires_in_s,
         reference,
         description,
         metadata,
@@ -29,27 +40,42 @@ pub fn parse(body: &[u8]) -> Result<PaymentCommand, Problem> {
     fields.finish(command)
 }
 
-fn capture(fields: &mut Fields) {
-    let word = fields.optional_string("capture");
-    if word.is_some_and(|word| word != "automatic") {
-        fields.refuse("capture", "unknown_value", "unknown; the one value is \"automatic\"");
+/// `capture` and `expires_in`: how long the funds of a payment in two phases are held.
+fn hold_seconds(fields: &mut Fields, min: u32) -> Option<u32> {
+    let capture = fields.optional_string("capture");
+    let wish = fields.optional_integer("expires_in", min.into()..=HOLD_SECONDS_MAX.into());
+    match capture.as_deref() {
+        Some("manual") => Some(
+            wish.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(HOLD_SECONDS_DEFAULT.max(min)),
+        ),
+        None | Some("automatic") => {
+            if wish.is_some() {
+                let detail = "only a payment with \"capture\": \"manual\" holds funds; leave it out";
+                fields.refuse("expires_in", "not_allowed", detail);
+            }
+            None
+        }
+        Some(_) => {
+            fields.refuse("capture", "unknown_value", "unknown; the values are \"automatic\" and \"manual\"");
+            None
+        }
     }
-}
-
-/// What the request said, independent of white space, escapes and the order of fields.
-pub fn fingerprint(command: &PaymentCommand) -> Fingerprint {
-    // Strings, integers and maps with string keys: serialising them cannot fail.
-    let canonical = serde_json::to_vec(command).unwrap_or_default();
-    Fingerprint::of(&[b"POST", b"/v1/payments", &canonical])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::problem::Code;
+    use crate::requests::fingerprint;
     use domain::money::Currency;
 
     const MANDATE: &str = "mdt_00000000000000000000000001";
+
+    const MIN: u32 = 60;
+
+    fn parse(body: &[u8]) -> Result<PaymentCommand, Problem> {
+        super::parse(body, MIN)
+    }
 
     fn body(fields: &str) -> Vec<u8> {
         format!(r#"{{"amount":"12.50","currency":"EUR","mandate":"{MANDATE}"{fields}}}"#).into_bytes()
@@ -68,9 +94,22 @@ mod tests {
     }
 
     #[test]
+    fn a_payment_in_two_phases_holds_funds_for_a_time() {
+        let held = |fields: &str| parse(&body(fields)).unwrap().expires_in_s;
+        assert_eq!(held(""), None);
+        assert_eq!(held(r#","capture":"automatic""#), None);
+        assert_eq!(held(r#","capture":"manual""#), Some(HOLD_SECONDS_DEFAULT));
+        assert_eq!(held(r#","capture":"manual","expires_in":60"#), Some(60));
+        assert_eq!(held(r#","capture":"manual","expires_in":2592000"#), Some(HOLD_SECONDS_MAX));
+    }
+
+    #[test]
     fn null_is_the_same_as_leaving_an_optional_field_out() {
         let nulls = r#","capture":null,"reference":null,"description":null,"metadata":null"#;
-        assert_eq!(fingerprint(&parse(&body(nulls)).unwrap()), fingerprint(&parse(&body("")).unwrap()));
+        assert_eq!(
+            fingerprint(PATH, &parse(&body(nulls)).unwrap()),
+            fingerprint(PATH, &parse(&body("")).unwrap())
+        );
     }
 
     #[test]
@@ -98,7 +137,51 @@ mod tests {
             (replace("\"EUR\"", "978"), Code::InvalidField, "/currency", "wrong_type"),
             (replace("mdt_", "pay_"), Code::InvalidField, "/mandate", "invalid_id"),
             (replace("mdt_", "MDT_"), Code::InvalidField, "/mandate", "invalid_id"),
-            (body(r#","capture":"manual""#), Code::InvalidField, "/capture", "unknown_value"),
+            (body(r#","capture":"later""#), Code::InvalidField, "/capture", "unknown_value"),
+            (body(r#","expires_in":60"#), Code::InvalidField, "/expires_in", "not_allowed"),
+            (
+                body(r#","capture":"automatic","expires_in":60"#),
+                Code::InvalidField,
+                "/expires_in",
+                "not_allowed",
+            ),
+            (
+                body(r#","capture":"manual","expires_in":0"#),
+                Code::InvalidField,
+                "/expires_in",
+                "out_of_range",
+            ),
+            (
+                body(r#","capture":"manual","expires_in":59"#),
+                Code::InvalidField,
+                "/expires_in",
+                "out_of_range",
+            ),
+            // Ten years, and a second above thirty days.
+            (
+                body(r#","capture":"manual","expires_in":315360000"#),
+                Code::InvalidField,
+                "/expires_in",
+                "out_of_range",
+            ),
+            (
+                body(r#","capture":"manual","expires_in":2592001"#),
+                Code::InvalidField,
+                "/expires_in",
+                "out_of_range",
+            ),
+            (
+                body(r#","capture":"manual","expires_in":"60""#),
+                Code::InvalidField,
+                "/expires_in",
+                "wrong_type",
+            ),
+            (
+                body(r#","capture":"manual","expires_in":60.5"#),
+                Code::InvalidField,
+                "/expires_in",
+                "wrong_type",
+            ),
             (body(r#","capture":true"#), Code::InvalidField, "/capture", "wrong_type"),
             (body(r#","Reference":"x""#), Code::UnknownField, "/Reference", "unknown_field"),
             (body(r#","reference":"""#), Code::InvalidField, "/reference", "empty"),
@@ -166,7 +249,8 @@ mod tests {
             r#"{{ "metadata":{{"b":"\u0032","a":"1"}}, "mandate":"{MANDATE}", "currency":"EUR", "amount":"12.50" }}"#
         );
         let other = parse(&body(r#","metadata":{"a":"1","b":"3"}"#)).unwrap();
-        assert_eq!(fingerprint(&one), fingerprint(&parse(same.as_bytes()).unwrap()));
-        assert_ne!(fingerprint(&one), fingerprint(&other));
+        assert_eq!(fingerprint(PATH, &one), fingerprint(PATH, &parse(same.as_bytes()).unwrap()));
+        assert_ne!(fingerprint(PATH, &one), fingerprint(PATH, &other));
+        assert_ne!(fingerprint(PATH, &one), fingerprint("/v1/payments/other", &one));
     }
 }
