@@ -50,6 +50,9 @@ pub enum Error {
     /// A part of the service cannot be made.
     #[error("the service cannot be set up: {0}")]
     SetUp(#[from] crate::problem::Problem),
+    /// Checkpoints or the reconciler cannot begin.
+    #[error(transparent)]
+    Evidence(#[from] crate::evidence::EvidenceError),
     /// The Kafka client cannot be made.
     #[error("the Kafka client cannot be made (WIRED_KAFKA_BROKERS): {0}")]
     Kafka(#[from] rdkafka::error::KafkaError),
@@ -85,6 +88,9 @@ pub struct Config {
     /// How mails leave.
     #[command(flatten)]
     pub mail: MailConfig,
+    /// Checkpoints and the reconciler.
+    #[command(flatten)]
+    pub evidence: crate::evidence::EvidenceConfig,
     /// Networks of the proxies in front of this service, comma separated, such as 10.0.0.0/8: from them, and from
     /// nobody else, `X-Forwarded-For` is believed. Too many lets clients choose their address.
     #[arg(long, env = "WIRED_TRUSTED_PROXIES", value_delimiter = ',')]

@@ -13,6 +13,7 @@ pub mod commands;
 mod config;
 pub mod create_admin;
 pub mod cursor;
+pub mod evidence;
 mod health;
 pub mod jwt;
 pub mod mail;
@@ -57,6 +58,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let private = runtime::private::serve(&config.private, health.clone(), stop.clone()).await?;
     metrics::describe();
     let mut tasks = health::watch(&config, &health, &stop)?;
+
+    tasks.extend(config.evidence.start(&config.mysql, &config.kafka, &stop)?);
 
     let pool = config.mysql.pool("requests", CONNECTIONS)?;
     runtime::mysql::observe(&pool, "requests", stop.clone());

@@ -163,8 +163,10 @@ impl Checkpoint {
 fn to_hex<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     use std::fmt::Write as _;
     let mut text = String::with_capacity(2 * bytes.len());
-    // Writing to a string does not fail.
-    bytes.iter().for_each(|byte| drop(write!(text, "{byte:02x}")));
+    for byte in bytes {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+    }
     serializer.serialize_str(&text)
 }
 

@@ -33,6 +33,7 @@ mod state;
 mod store;
 
 use std::{
+    num::NonZeroU32,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -60,27 +61,21 @@ pub enum Error {
 
 /// Verifies the ledger. With `state_file`, goes on where the last run with it ended.
 pub async fn verify(pool: &MySqlPool, state_file: Option<&Path>) -> Result<Report, Error> {
-    run(pool, state_file, None, state_file).await
+    run(pool, state_file, None).await
 }
 
-/// Verifies the whole ledger and leaves what it verified in `state_file`, reading so many rows in a second at most: for
-/// a bank at work, whose customers come first.
-pub async fn verify_slowly(
-    pool: &MySqlPool,
-    state_file: &Path,
-    rows_per_second: std::num::NonZeroU32,
-) -> Result<Report, Error> {
-    run(pool, None, Some(rows_per_second), Some(state_file)).await
+/// Verifies the whole ledger, reading so many rows in a second at most: for a bank at work, whose customers come first.
+pub async fn verify_slowly(pool: &MySqlPool, rows_per_second: NonZeroU32) -> Result<Report, Error> {
+    run(pool, None, Some(rows_per_second)).await
 }
 
 async fn run(
     pool: &MySqlPool,
-    before: Option<&Path>,
-    rows_per_second: Option<std::num::NonZeroU32>,
-    after: Option<&Path>,
+    state_file: Option<&Path>,
+    rows_per_second: Option<NonZeroU32>,
 ) -> Result<Report, Error> {
     let started = Instant::now();
-    let mut run = passes::Run::begin(pool, before, after).await?;
+    let mut run = passes::Run::begin(pool, state_file).await?;
     run.rows_per_second = rows_per_second;
     run.positions();
     run.accounts().await?;

@@ -39,9 +39,7 @@ const DEAD_LETTER_REASONS: [&str; 3] = ["undecodable", "data_error", "behind_dea
 
 pub(crate) struct Run<'a> {
     pool: &'a MySqlPool,
-    /// Where the state of an earlier run is read from, and where this run's goes.
     state_file: Option<&'a Path>,
-    new_state_file: Option<&'a Path>,
     pub(crate) rows_per_second: Option<NonZeroU32>,
     snapshot: Snapshot,
     before: Before,
@@ -51,18 +49,13 @@ pub(crate) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    pub(crate) async fn begin(
-        pool: &'a MySqlPool,
-        state_file: Option<&'a Path>,
-        new_state_file: Option<&'a Path>,
-    ) -> Result<Self, Error> {
+    pub(crate) async fn begin(pool: &'a MySqlPool, state_file: Option<&'a Path>) -> Result<Self, Error> {
         let mut before = Before::open(state_file)?;
         let stored_singles = std::mem::replace(&mut before.singles, crate::sections::Reader::empty());
         let report = Report { resumed: before.resumed, ..Report::default() };
         Ok(Self {
             pool,
             state_file,
-            new_state_file,
             rows_per_second: None,
             snapshot: store::snapshot(pool).await?,
             after: After::new().map_err(scratch)?,
@@ -259,7 +252,7 @@ impl<'a> Run<'a> {
     /// Keeps what was verified if nothing was found.
     pub(crate) fn finish(mut self, elapsed: Duration) -> Result<Report, Error> {
         self.report.elapsed = elapsed;
-        if let (true, Some(path)) = (self.report.is_whole(), self.new_state_file) {
+        if let (true, Some(path)) = (self.report.is_whole(), self.state_file) {
             self.after.save(path)?;
         }
         Ok(self.report)

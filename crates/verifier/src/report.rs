@@ -146,5 +146,5 @@ impl Report {
 /// Names a row, only when it has to be named.
 pub(crate) struct Row<'a> {
     pub(crate) table: &'static str,
-    pub(crate) key: &'a dyn Fn() -> String,
+    pub(crate) key: &'a (dyn Fn() -> String + Sync),
 }

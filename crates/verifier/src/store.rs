@@ -5,7 +5,7 @@
 //! READ COMMITTED a statement sees one state.
 
 use runtime::sql::Sql;
-use sqlx::{MySqlConnection, MySqlPool, Row as _, mysql::MySqlRow};
+use sqlx::{Executor as _, MySqlConnection, MySqlPool, Row as _, mysql::MySqlRow};
 use uuid::Uuid;
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
@@ -70,7 +70,7 @@ fn number(row: &MySqlRow, column: usize) -> Result<i128> {
 }
 
 async fn rows<T>(pool: &MySqlPool, sql: &Sql, read: impl Fn(&MySqlRow) -> Result<T>) -> Result<Vec<T>> {
-    sqlx::raw_sql(sql.as_str()).fetch_all(pool).await?.iter().map(read).collect()
+    pool.fetch_all(sql.as_str()).await?.iter().map(read).collect()
 }
 
 async fn rows_of<T>(
@@ -78,7 +78,7 @@ async fn rows_of<T>(
     sql: &'static str,
     read: impl Fn(&MySqlRow) -> Result<T>,
 ) -> Result<Vec<T>> {
-    sqlx::raw_sql(sql).fetch_all(connection).await?.iter().map(read).collect()
+    connection.fetch_all(sql).await?.iter().map(read).collect()
 }
 
 async fn by_ids<T>(

@@ -45,10 +45,10 @@ pub(crate) struct Snapshot {
 pub(crate) async fn snapshot(pool: &MySqlPool) -> Result<Snapshot> {
     let mut connection = pool.acquire().await?;
     let connection = &mut *connection;
-    sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").execute(&mut *connection).await?;
-    sqlx::raw_sql("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").execute(&mut *connection).await?;
+    connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
+    connection.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await?;
     let snapshot = read_snapshot(connection).await;
-    sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
+    connection.execute("ROLLBACK").await?;
     snapshot
 }
 
@@ -98,7 +98,7 @@ async fn read_snapshot(connection: &mut MySqlConnection) -> Result<Snapshot> {
         sql.uuid(sandbox_account_id(*currency).uuid());
     });
     sql.text(")");
-    let sandboxes = sqlx::raw_sql(sql.as_str()).fetch_one(&mut *connection).await?;
+    let sandboxes = connection.fetch_one(sql.as_str()).await?;
     let sandboxes = sandboxes.try_get::<i64, _>(0)?.unsigned_abs();
     let mandates =
         rows_of(connection, "SELECT COUNT(*) FROM mandates", |row| row.try_get::<i64, _>(0)).await?;
