@@ -22,9 +22,13 @@ mod client;
 mod error;
 mod payment;
 mod retries;
+mod webhooks;
 
 pub use client::{Answer, Client, Options, SendOptions};
 pub use domain::webhook;
 pub use error::{ConfigError, Error, FieldError, Problem};
 pub use payment::{Accepted, PaymentRequest};
 pub use retries::Retries;
+pub use webhooks::{
+    Endpoint, EndpointRequest, EventPage, LoggedEvent, NewSecret, Ping, Replay, ReplayRequest,
+};

@@ -117,6 +117,42 @@ fn collect<'d>(
     required.extend(schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str));
 }
 
+/// Every example of a request or an answer that stands beside a named schema has the members of that schema.
+#[test]
+fn examples_have_their_schemas_shape() {
+    let document: Value = serde_json::from_str(&ingest::routes::document().to_json().unwrap()).unwrap();
+    let mut compared = 0;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let answers = operation["responses"].as_object().unwrap().values();
+            for content in answers.chain([&operation["requestBody"]]) {
+                for body in content["content"].as_object().into_iter().flat_map(|content| content.values()) {
+                    let reference = body["schema"]["$ref"].as_str();
+                    let (Some(reference), Some(example)) = (reference, body.get("example")) else { continue };
+                    let schema = reference.rsplit('/').next().unwrap();
+                    let mut known = BTreeSet::new();
+                    let mut required = BTreeSet::new();
+                    collect(&document, &document["components"]["schemas"][schema], &mut known, &mut required);
+                    let keys: BTreeSet<&str> =
+                        example.as_object().unwrap().keys().map(String::as_str).collect();
+                    assert!(
+                        keys.is_subset(&known),
+                        "{method} {path} {schema}: {:?}",
+                        keys.difference(&known)
+                    );
+                    assert!(
+                        required.is_subset(&keys),
+                        "{method} {path} {schema}: {:?}",
+                        required.difference(&keys)
+                    );
+                    compared += 1;
+                }
+            }
+        }
+    }
+    assert!(compared > 30, "{compared}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_have_the_documented_shape() {
     let bench = Bench::new("shapes").await;
@@ -139,6 +175,15 @@ async fn answers_have_the_documented_shape() {
     check_keys(&document, "EchoProblem", &echo["problem"]);
     check_keys(&document, "EchoSignature", &echo["signature"]);
     check_keys(&document, "Balances", &bench.get("/v1/balances").await.json());
+
+    let endpoint = crate::endpoints::create(&bench).await;
+    check_keys(&document, "CreatedEndpoint", &endpoint);
+    let path = crate::endpoints::path(&endpoint);
+    check_keys(&document, "Endpoint", &bench.get(&path).await.json());
+    let rotated = bench.post_json(&format!("{path}/secrets"), &serde_json::json!({})).await.json();
+    check_keys(&document, "NewSecretView", &rotated);
+    let enabled = bench.post_json(&format!("{path}/enable"), &Value::Null).await.json();
+    check_keys(&document, "EnabledEndpoint", &enabled);
 
     // The examples have the shapes, too.
     use ingest::routes::schema;

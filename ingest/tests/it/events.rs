@@ -217,3 +217,47 @@ async fn who_waits_is_told_of_the_next_event_it_wants() {
     assert_eq!(sequences(&filtered.json()), [3]);
     bench.close().await;
 }
+
+/// The Rust client against the real API: what it reads is what is written.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_client_manages_webhooks() {
+    use client::{EndpointRequest, ReplayRequest};
+    use domain::notice::Flaw;
+    use domain::replay::{ReplayKind, ReplayStatus};
+
+    let bench = Bench::new("client").await;
+    let bank = bench.client();
+    insert_events(bench.env.pool(), bench.partner, 1, 3, &[EventType::PaymentPosted]).await;
+    let page = bank.events(1, &[EventType::PaymentPosted], Some(Duration::from_secs(1))).await.unwrap();
+    assert_eq!((page.data.len(), page.scanned_through, page.last_sequence), (2, 3, 3));
+    let body = record(bench.partner, 2, EventType::PaymentPosted).webhook_body(API_VERSION);
+    assert_eq!(page.data[0].body.get(), body);
+    assert_eq!(bank.event(page.data[0].id).await.unwrap(), body.as_bytes());
+
+    let request = EndpointRequest {
+        url: crate::endpoints::URL.to_owned(),
+        event_types: Some(vec![EventType::PaymentPosted]),
+        ed25519: true,
+        ..EndpointRequest::default()
+    };
+    let made = bank.create_endpoint(&request, "client-1").await.unwrap();
+    assert!(made.secret.is_some() && made.public_key.is_some() && made.status == "enabled");
+    assert!(bank.create_endpoint(&request, "client-1").await.unwrap().secret.is_none());
+    let changed = bank.change_endpoint(made.id, 1, &json!({"description": "till"})).await.unwrap();
+    assert_eq!(changed.version, 2);
+    let stale = bank.change_endpoint(made.id, 1, &json!({"description": null})).await.unwrap_err();
+    assert!(stale.is("precondition_failed"), "{stale}");
+    let rotated = bank.rotate_secret(made.id, Duration::from_secs(60), "client-2").await.unwrap();
+    assert!(rotated.secret.is_some());
+    assert_eq!(bank.ping(made.id, None, None).await.unwrap().verdict, None);
+    let flaw = Some(Flaw::Doubled);
+    assert_eq!(bank.ping(made.id, flaw, None).await.unwrap().flaw, flaw);
+    let replay = bank.replay(made.id, &ReplayRequest::Range { from_sequence: 2 }, "client-3").await.unwrap();
+    assert_eq!((replay.kind, replay.status), (ReplayKind::Range, ReplayStatus::Open));
+    assert_eq!(bank.replay_status(&replay.status_url).await.unwrap().id, replay.id);
+    assert_eq!(bank.enable_endpoint(made.id).await.unwrap().missed_after, None);
+    let version = bank.endpoint(made.id).await.unwrap().version;
+    bank.delete_endpoint(made.id, version).await.unwrap();
+    assert!(bank.endpoint(made.id).await.unwrap_err().is("not_found"));
+    bench.close().await;
+}

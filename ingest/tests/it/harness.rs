@@ -49,11 +49,14 @@ pub(crate) struct Bench {
 pub(crate) struct Key {
     pub(crate) id: String,
     pub(crate) hmac: HmacKey,
+    /// In base64.
+    pub(crate) secret: String,
 }
 
 impl Key {
     pub(crate) fn new(id: KeyId, secret: &str) -> Self {
-        Self { id: id.to_string(), hmac: HmacKey::from_base64(secret).unwrap() }
+        let hmac = HmacKey::from_base64(secret).unwrap();
+        Self { id: id.to_string(), hmac, secret: secret.to_owned() }
     }
 }
 
@@ -98,7 +101,7 @@ impl Bench {
             format!("--topic-prefix={}", env.kafka.topic_prefix),
             format!("--listen={address}"),
             format!("--private-listen={private}"),
-            format!("--authorities=other.bank.test,{AUTHORITY}"),
+            format!("--authorities=other.bank.test,{AUTHORITY},{address}"),
             "--insecure-http=true".to_owned(),
             format!("--partner-keys-kek-file={}", path(kek.path().to_path_buf())),
             format!("--webhook-secrets-kek-file={}", path(webhook_kek.path().to_path_buf())),
@@ -177,6 +180,11 @@ impl Bench {
     pub(crate) async fn post_json(&self, target: &str, body: &Value) -> Answer {
         let key = uuid::Uuid::now_v7().to_string();
         self.write(Method::POST, target, &key, body).send(self.address).await
+    }
+
+    /// The Rust client with the bench's key.
+    pub(crate) fn client(&self) -> client::Client {
+        client::Client::new(&format!("http://{}", self.address), &self.key.id, &self.key.secret).unwrap()
     }
 
     /// Another partner with a key of these scopes.
