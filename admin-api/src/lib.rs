@@ -15,6 +15,7 @@ pub mod create_admin;
 pub mod cursor;
 pub mod evidence;
 mod health;
+pub mod idempotency;
 pub mod jwt;
 pub mod mail;
 mod metrics;

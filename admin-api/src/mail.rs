@@ -23,9 +23,12 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 /// Why a mail did not leave.
 #[derive(Debug, thiserror::Error)]
 pub enum MailError {
-    /// The mail server, or the way to it.
-    #[error("the mail server did not take it: {0}")]
-    Smtp(#[from] lettre::transport::smtp::Error),
+    /// The mail server, or the way to it. What it says is not kept: it quotes addresses.
+    #[error("the mail server did not take it ({0})")]
+    Smtp(String),
+    /// The mail server will never take it, for nobody has this address.
+    #[error("the mail server refuses it for good ({0})")]
+    Refused(String),
     /// It did not answer in time.
     #[error("the mail server did not answer in time")]
     Timeout,
@@ -99,12 +102,22 @@ impl Mailer {
         match &self.way {
             Way::Smtp(transport) => {
                 let sent = tokio::time::timeout(TIMEOUT, transport.send(message)).await;
-                sent.map_err(|_| MailError::Timeout)??;
+                sent.map_err(|_| MailError::Timeout)?.map_err(|error| smtp_error(&error))?;
             }
             Way::Folder(folder) => write(folder, id, &message.formatted()).await?,
         }
         Ok(())
     }
+}
+
+fn smtp_error(error: &lettre::transport::smtp::Error) -> MailError {
+    let what = match error.status() {
+        Some(code) => format!("status {code}"),
+        None if error.is_timeout() => "timeout".to_owned(),
+        None if error.is_tls() => "tls".to_owned(),
+        None => "no connection, or no answer that can be read".to_owned(),
+    };
+    if error.is_permanent() { MailError::Refused(what) } else { MailError::Smtp(what) }
 }
 
 /// As it is, when it is ASCII: lines may have 998 characters (RFC 5322, section 2.1.1), and quoting the long line of a

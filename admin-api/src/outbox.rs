@@ -86,7 +86,12 @@ impl Outbox {
             }
             let Err(error) = self.send(&row).await else { continue };
             metrics::mail("failed");
-            if row.attempts >= ATTEMPTS_MAX {
+            if let SendError::Mail(MailError::Refused(_)) = &error {
+                // Nobody at the bank can do anything about a mailbox that does not exist.
+                tracing::warn!(mail.id = %row.id, error = %error, "a mail is refused for good");
+                metrics::mail("given_up");
+                let _ = self.forget(&row).await;
+            } else if row.attempts >= ATTEMPTS_MAX {
                 tracing::error!(mail.id = %row.id, error = %error, "a mail is given up");
                 metrics::mail("given_up");
                 let _ = self.forget(&row).await;

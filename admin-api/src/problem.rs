@@ -61,6 +61,11 @@ runtime::problem_catalogue! {
         "`errors` names each field and says what to change.";
     InvalidCursor BAD_REQUEST "invalid_cursor" "The cursor is not one of ours"
         "Use `next` exactly as it was answered.";
+    IdempotencyKeyMissing BAD_REQUEST "idempotency_key_missing" "There is no Idempotency-Key"
+        "Every POST that moves money carries one Idempotency-Key header field. Use a fresh value for each intended \
+         movement and the same value for each retry of it.";
+    IdempotencyKeyInvalid BAD_REQUEST "idempotency_key_invalid" "The Idempotency-Key is not acceptable"
+        "An Idempotency-Key is one header field of 1 to 255 visible ASCII characters.";
     UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE "unsupported_media_type" "The body is of another type"
         "Send Content-Type: application/json in UTF-8, without a Content-Encoding.";
     NotFound NOT_FOUND "not_found" "There is no such thing"

@@ -29,8 +29,10 @@ CREATE TABLE users (
     PRIMARY KEY (id) /*T![clustered_index] CLUSTERED */,
     -- Who logs in; a second registration of the same address.
     UNIQUE KEY users_email (email_index),
-    -- How many active admins there are; registrations that nobody completed.
-    KEY users_role (role, status, created_at)
+    -- Users of a role, newest first (GET /v1/users); how many active admins there are.
+    KEY users_of_role (role, id),
+    -- Registrations that nobody completed.
+    KEY users_registered (status, role, created_at)
 ) DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
 
 -- One log-in of one user, until it ends, is revoked or its refresh token is seen twice. It is the family of its

@@ -303,7 +303,7 @@ pub async fn erase(
     if accounts.iter().any(|(_, closed)| !closed) {
         return Err(Problem::new(Code::Conflict, "close your accounts first"));
     }
-    sessions::revoke_all(&mut transaction, caller.user, None).await?;
+    sessions::delete_all(&mut transaction, caller.user).await?;
     links::delete_all(&mut transaction, caller.user).await?;
     users::erase(&mut transaction, caller.user).await?;
     audit::write(&mut transaction, &Entry::own(caller.user, Action::Erase, caller.origin)).await?;

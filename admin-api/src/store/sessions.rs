@@ -159,6 +159,17 @@ pub async fn revoke_all(
     .map(drop)
 }
 
+/// Forgets all sessions of a user, with their tokens: of somebody who is erased.
+pub async fn delete_all(db: &mut MySqlConnection, user: UserId) -> Result<(), sqlx::Error> {
+    for text in [
+        "DELETE FROM refresh_tokens WHERE session_id IN (SELECT id FROM sessions WHERE user_id = ?)",
+        "DELETE FROM sessions WHERE user_id = ?",
+    ] {
+        sqlx::query(text).bind(bytes(user)).execute(&mut *db).await?;
+    }
+    Ok(())
+}
+
 /// Ends the oldest live sessions of a user beyond so many; ids are drawn in the order of time.
 pub async fn revoke_beyond(db: &mut MySqlConnection, user: UserId, most: u32) -> Result<(), sqlx::Error> {
     let row = sqlx::query(

@@ -92,17 +92,18 @@ pub async fn list(
     role: Option<Role>,
     limit: u32,
 ) -> Result<Vec<UserRow>, sqlx::Error> {
-    let text =
-        format!("{COLUMNS} WHERE (? IS NULL OR id < ?) AND (? IS NULL OR role = ?) ORDER BY id DESC LIMIT ?");
-    let (below, role) = (below.map(bytes), role.map(|role| role as u8));
-    let rows = sqlx::query(&text)
-        .bind(&below)
-        .bind(&below)
-        .bind(role)
-        .bind(role)
-        .bind(limit)
-        .fetch_all(pool)
-        .await?;
+    let below = below.map_or_else(|| vec![0xff; 16], bytes);
+    // Two texts, so that each finds its index.
+    let rows = match role {
+        Some(role) => {
+            let text = format!("{COLUMNS} WHERE role = ? AND id < ? ORDER BY id DESC LIMIT ?");
+            sqlx::query(&text).bind(role as u8).bind(below).bind(limit).fetch_all(pool).await?
+        }
+        None => {
+            let text = format!("{COLUMNS} WHERE id < ? ORDER BY id DESC LIMIT ?");
+            sqlx::query(&text).bind(below).bind(limit).fetch_all(pool).await?
+        }
+    };
     rows.iter().map(read).collect()
 }
 
@@ -288,10 +289,10 @@ pub async fn replace_data_key(
 /// Forgets registrations that nobody completed within a day.
 pub async fn forget_registrations(pool: &MySqlPool, limit: u32) -> Result<u64, sqlx::Error> {
     let done = sqlx::query(
-        "DELETE FROM users WHERE role = ? AND status = ? AND created_at < UTC_TIMESTAMP(6) - INTERVAL 1 DAY LIMIT ?",
+        "DELETE FROM users WHERE status = ? AND role = ? AND created_at < UTC_TIMESTAMP(6) - INTERVAL 1 DAY LIMIT ?",
     )
-    .bind(Role::Customer as u8)
     .bind(UserStatus::Registered as u8)
+    .bind(Role::Customer as u8)
     .bind(limit)
     .execute(pool)
     .await?;

@@ -141,6 +141,19 @@ impl Client {
         Answer { status, head: head.to_owned(), body: body.to_owned() }
     }
 
+    /// Sends a request and closes at once, without waiting for the answer.
+    pub(crate) async fn send_and_leave(&self, method: &str, path: &str, body: &Value) {
+        let (body, token) = (body.to_string(), self.token.as_deref().unwrap_or_default());
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: bank\r\nauthorization: Bearer {token}\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        let mut stream = tokio::net::TcpStream::connect(self.server).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(body.as_bytes()).await.unwrap();
+    }
+
     #[must_use]
     pub(crate) fn with_token(&self, token: &str) -> Self {
         Self { token: Some(token.to_owned()), ..self.clone() }
@@ -192,6 +205,16 @@ impl Bank {
     /// Another replica.
     pub(crate) async fn another(&self, more: &[(&str, String)]) -> Service {
         start(&self.env, &self.keys, self.mails.path().to_path_buf(), more).await
+    }
+
+    /// Another replica that cannot become ready.
+    pub(crate) async fn another_not_ready(&self, more: &[(&str, String)]) -> Service {
+        let service = spawn(&self.env, &self.keys, self.mails.path().to_path_buf(), more);
+        wait_until("the service listens", LONG, async || {
+            tokio::net::TcpStream::connect(service.address).await.is_ok()
+        })
+        .await;
+        service
     }
 
     /// Somebody at an address where nobody was before.
@@ -308,6 +331,19 @@ impl Service {
 }
 
 async fn start(env: &Env, keys: &Keys, mails: PathBuf, more: &[(&str, String)]) -> Service {
+    let service = spawn(env, keys, mails, more);
+    let ready = Client { server: service.private, from: String::new(), token: None };
+    wait_until("the service is ready", LONG, async || {
+        assert!(!service.task.is_finished(), "the service ended");
+        tokio::net::TcpStream::connect(service.private).await.is_ok()
+            && ready.get("/health/ready").await.status == 200
+            && tokio::net::TcpStream::connect(service.address).await.is_ok()
+    })
+    .await;
+    service
+}
+
+fn spawn(env: &Env, keys: &Keys, mails: PathBuf, more: &[(&str, String)]) -> Service {
     let (address, private) = (free_address(), free_address());
     let mut arguments = vec![
         ("--listen", address.to_string()),
@@ -329,14 +365,6 @@ async fn start(env: &Env, keys: &Keys, mails: PathBuf, more: &[(&str, String)]) 
     let config = ServeCli::parse_from(std::iter::once("serve".to_owned()).chain(arguments)).config;
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(admin_api::run(config, shutdown.clone()));
-    let ready = Client { server: private, from: String::new(), token: None };
-    wait_until("the service is ready", LONG, async || {
-        assert!(!task.is_finished(), "the service ended");
-        tokio::net::TcpStream::connect(private).await.is_ok()
-            && ready.get("/health/ready").await.status == 200
-            && tokio::net::TcpStream::connect(address).await.is_ok()
-    })
-    .await;
     Service { address, private, shutdown, task }
 }
 

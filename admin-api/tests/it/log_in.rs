@@ -281,3 +281,93 @@ async fn a_mail_is_sent_after_a_crash_and_after_the_way_out_is_back() {
     service.stop().await;
     env.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_registrations_of_one_address_at_once_are_one_user() {
+    let bank = Bank::new("admin-ten").await;
+    let clients: Vec<_> = (0..10).map(|_| bank.client()).collect();
+    let body = json!({"email": "anna@example.com", "name": "Anna"});
+    let tries = clients.iter().map(|client| client.post("/v1/auth/registrations", body.clone()));
+    for answer in futures_util::future::join_all(tries).await {
+        answer.expect(202);
+    }
+    assert_eq!(bank.count("users").await, 1);
+    bank.outbox_is_empty().await;
+    assert!(bank.mails_left() >= 1);
+    bank.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_go_away_leave_nothing_half_done() {
+    let bank = Bank::new("admin-abort").await;
+    let anna = bank.customer("anna@example.com").await;
+    let before = bank.count("audit_log WHERE action = 'user.change_profile'").await;
+    for number in 0..150 {
+        anna.client.send_and_leave("PATCH", "/v1/me", &json!({"name": format!("Anna {number}")})).await;
+    }
+    // Every change that was made was written down, and connections are as good as before.
+    wait_until("the service to have done with it", LONG, async || {
+        bank.client().with_token(anna.client.token.as_deref().unwrap()).get("/v1/me").await.status == 200
+    })
+    .await;
+    let name = json!({"name": "Anna at last"});
+    let patched = bank.client().with_token(anna.client.token.as_deref().unwrap());
+    patched.send("PATCH", "/v1/me", Some(&name)).await.expect(200);
+    let done = bank.count("audit_log WHERE action = 'user.change_profile'").await - before;
+    assert!((1..=151).contains(&done), "{done}");
+    let left: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM information_schema.innodb_trx t JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id WHERE p.db = DATABASE()")
+        .fetch_one(bank.env.pool()).await.unwrap();
+    assert_eq!(left, 0, "a transaction was left open");
+    bank.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_mysql_it_answers_soon_and_nobody_is_let_in() {
+    let bank = Bank::new("admin-no-mysql").await;
+    let anna = bank.customer("anna@example.com").await;
+    let nothing = format!("mysql://u:p@{}/x", testkit::free_address());
+    let lonely = bank.another_not_ready(&[("--mysql-url", nothing)]).await;
+    let mut client = bank.client();
+    client.server = lonely.address;
+    client.get("/v1/health").await.expect(200);
+    let started = std::time::Instant::now();
+    let answer = client.log_in(&anna.email, PASSWORD, None).await.expect_problem(503, "unavailable");
+    assert!(answer.header("retry-after").is_some() && !answer.body.contains("127.0.0.1"), "{answer:?}");
+    client
+        .with_token(anna.client.token.as_deref().unwrap())
+        .get("/v1/me")
+        .await
+        .expect_problem(503, "unavailable");
+    assert!(started.elapsed() < std::time::Duration::from_secs(15));
+    lonely.stop().await;
+    bank.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_in_other_forms_are_none() {
+    let bank = Bank::new("admin-tokens").await;
+    let anna = bank.customer("anna@example.com").await;
+    let token = anna.client.token.clone().unwrap();
+    let (head, signature) = token.rsplit_once('.').unwrap();
+    for wrong in [
+        String::new(),
+        "x".to_owned(),
+        head.to_owned(),
+        format!("{head}."),
+        format!("{head}.{}", signature.chars().rev().collect::<String>()),
+        format!("{token}\r\nauthorization: Bearer {token}"),
+        "x".repeat(8_000),
+        anna.refresh_token.clone(),
+    ] {
+        let answer = bank.client().with_token(&wrong).get("/v1/me").await;
+        answer.expect_problem(401, "token_invalid");
+    }
+    bank.client().with_token(&format!(" {token} ")).get("/v1/me").await.expect(200);
+    // Another bank's token, signed by the same machine for another issuer.
+    let other = bank.another(&[("--public-url", "https://other.example".to_owned())]).await;
+    let mut client = anna.client.clone();
+    client.server = other.address;
+    client.get("/v1/me").await.expect_problem(401, "token_invalid");
+    other.stop().await;
+    bank.close().await;
+}
