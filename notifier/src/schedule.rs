@@ -73,6 +73,28 @@ mod tests {
     }
 
     #[test]
+    fn a_whole_life_ends_within_the_jitter_of_its_schedule() {
+        // Seconds after the first attempt at which each later one is due, by the table alone.
+        let due = [5, 305, 2_105, 9_305, 27_305, 63_305, 113_705, 185_705, 272_105];
+        for random in [0.0, 0.1, MIDDLE, 0.9, 1.0, 7.0, -3.0] {
+            let (mut clock, mut failed) = (Duration::ZERO, 1);
+            while let Some(wait) = wait_after(failed, random, None) {
+                let nominal = Duration::from_secs(due[usize::from(failed) - 1]);
+                clock += wait;
+                let (earliest, latest) = (nominal.mul_f64(1.0 - JITTER), nominal.mul_f64(1.0 + JITTER));
+                // A microsecond for the sum of roundings.
+                let micro = Duration::from_micros(1);
+                assert!(
+                    clock + micro >= earliest && clock <= latest + micro,
+                    "{failed}: {clock:?} at {random}"
+                );
+                failed += 1;
+            }
+            assert_eq!(usize::from(failed), WAITS.len());
+        }
+    }
+
+    #[test]
     fn retry_after_lengthens_and_never_shortens() {
         let asked = |seconds| wait_after(1, MIDDLE, Some(Duration::from_secs(seconds)));
         assert_eq!(asked(0), Some(Duration::from_secs(5)));
@@ -92,7 +114,17 @@ mod tests {
             ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
             ("Sun, 06 Nov 1994 08:49:36 GMT", None),
             ("Fri, 31 Dec 9999 23:59:59 GMT", Some(86_400)),
+            ("Sunday, 06-Nov-94 08:50:37 GMT", Some(60)),
+            ("Sun Nov  6 08:50:37 1994", Some(60)),
+            ("Thu, 01 Jan 1970 00:00:00 GMT", None),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(0)),
+            ("Sun, 32 Nov 1994 08:50:37 GMT", None),
+            ("Sun, 06 Nov 1994 08:50:37 +0100", None),
             ("-5", None),
+            ("-99999999999999999999999", None),
+            ("0x10", None),
+            ("1e3", None),
+            ("5, 10", None),
             ("+5", None),
             ("1.5", None),
             ("soon", None),

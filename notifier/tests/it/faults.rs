@@ -117,14 +117,14 @@ async fn while_mysql_is_away_nothing_is_lost_and_readiness_says_so() {
     world.env.close().await;
 }
 
-fn through(mysql: &MysqlConfig, port: u16) -> MysqlConfig {
+pub(crate) fn through(mysql: &MysqlConfig, port: u16) -> MysqlConfig {
     let mut url = url::Url::parse(&mysql.mysql_url).unwrap();
     url.set_port(Some(port)).unwrap();
     MysqlConfig { mysql_url: url.to_string() }
 }
 
 /// A TCP proxy to MySQL; while it is down, connections are cut and refused.
-async fn proxy(mysql_url: &str) -> (u16, Arc<AtomicBool>) {
+pub(crate) async fn proxy(mysql_url: &str) -> (u16, Arc<AtomicBool>) {
     let url = url::Url::parse(mysql_url).unwrap();
     let target: SocketAddr = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap()).parse().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

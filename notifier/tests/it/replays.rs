@@ -7,11 +7,14 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use domain::ids::EndpointId;
+use domain::notice::Verdict;
 use domain::replay::ReplayStatus;
+use notifier::resolver::SystemLookup;
 use testkit::{fixtures, wait_until};
 
 use crate::asks::{Ask, Replayed};
-use crate::harness::{BOUND, Reply, Sink, World};
+use crate::faults::{proxy, through};
+use crate::harness::{BOUND, Notifier, Reply, Sink, World};
 
 fn done(queued: u64, skipped: u64) -> Replayed {
     Replayed { status: ReplayStatus::Done, queued, skipped }
@@ -206,6 +209,37 @@ async fn a_replay_leaves_room_for_what_is_new() {
     assert!(due <= 1_000, "{due} wait at a time");
     let cancel = "UPDATE replays SET status = 3, finished_at = UTC_TIMESTAMP(6) WHERE id = ? AND status = 1";
     sqlx::query(cancel).bind(replay.as_bytes().as_slice()).execute(world.env.pool()).await.unwrap();
+    notifier.stop().await;
+    world.env.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replays_and_pings_outlive_a_database_that_is_away() {
+    let world = World::new("asks-away").await;
+    let partner = world.partner().await;
+    let sink = Sink::new(|_, _| Reply::After(Duration::from_millis(5), StatusCode::OK)).await;
+    let (endpoint, _) = world.endpoint(partner, &sink.url).await;
+    let events = world.decide(partner, 1_000).await;
+    let (port, up) = proxy(&world.env.service_url("notifier")).await;
+    let mut config = world.config();
+    config.mysql = through(&config.mysql, port);
+    let notifier = Notifier::start(config, Arc::new(SystemLookup::default()));
+    let replay = world.replay(partner, endpoint, Ask::Range(1, 1_000)).await;
+    for some in [100, 400, 700] {
+        wait_until("some to arrive", BOUND, async || sink.ids().len() >= some).await;
+        up.store(false, Ordering::Relaxed);
+        let ping = world.ping(partner, endpoint, None, None).await;
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        up.store(true, Ordering::Relaxed);
+        assert_eq!(world.pinged(ping).await.verdict, Verdict::Passed);
+    }
+    assert_eq!(world.replayed(replay).await, done(1_000, 0));
+    sink.wait_for(&events).await;
+    wait_until("all to be recorded", BOUND, async || {
+        world.hurry(endpoint).await;
+        world.deliveries(endpoint, 2).await == 1_003
+    })
+    .await;
     notifier.stop().await;
     world.env.close().await;
 }

@@ -82,3 +82,58 @@ async fn due_deliveries_left_by_one_are_taken_by_the_other_once() {
     second.stop().await;
     world.env.close().await;
 }
+
+/// Rows that the notifier's MySQL user has had examined, as the server counts them.
+async fn rows_examined(world: &World) -> i64 {
+    let url = world.env.service_url("notifier");
+    let user = url.split("//").nth(1).unwrap().split(':').next().unwrap().to_owned();
+    sqlx::query_scalar(
+        "SELECT CAST(COALESCE(SUM(SUM_ROWS_EXAMINED), 0) AS SIGNED)
+        FROM performance_schema.events_statements_summary_by_account_by_event_name WHERE USER = ?",
+    )
+    .bind(user)
+    .fetch_one(world.env.pool())
+    .await
+    .expect("the performance schema is on")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_due_is_found_by_an_index_whatever_the_backlog() {
+    const BACKLOG: u64 = 40_000;
+    let world = World::new("backlog").await;
+    let partner = world.partner().await;
+    let sink = Sink::ok().await;
+    let (endpoint, _) = world.endpoint(partner, &sink.url).await;
+    // Half of them wait for tomorrow, the others are long done.
+    let digits = "(SELECT 0 d UNION ALL SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 4
+        UNION ALL SELECT 5 UNION ALL SELECT 6 UNION ALL SELECT 7 UNION ALL SELECT 8 UNION ALL SELECT 9)";
+    let sql = format!(
+        "INSERT INTO deliveries (endpoint_id, event_id, partner_id, status, attempts, next_attempt_at, created_at, finished_at)
+        SELECT ?, UNHEX(LPAD(HEX(n + 1), 32, '0')), ?, IF(n % 2, 1, 2), 1, IF(n % 2, UTC_TIMESTAMP(6) + INTERVAL 1 DAY, NULL),
+            UTC_TIMESTAMP(6) - INTERVAL n SECOND, IF(n % 2, NULL, UTC_TIMESTAMP(6))
+        FROM (SELECT a.d + 10 * b.d + 100 * c.d + 1000 * e.d + 10000 * f.d AS n
+            FROM {digits} a, {digits} b, {digits} c, {digits} e, (SELECT 0 d UNION ALL SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3) f) numbers"
+    );
+    let inserted = sqlx::query(&sql)
+        .bind(endpoint.uuid().as_bytes().as_slice())
+        .bind(partner.uuid().as_bytes().as_slice())
+        .execute(world.env.pool())
+        .await
+        .unwrap();
+    assert_eq!(inserted.rows_affected(), BACKLOG);
+    let events = world.decide(partner, 30).await;
+    let notifier = world.notifier();
+    let before = rows_examined(&world).await;
+    for event in &events {
+        let replay = crate::asks::Ask::Event(event.id);
+        world.replay(partner, endpoint, replay).await;
+    }
+    sink.wait_for(&events).await;
+    world.delivered(endpoint, BACKLOG / 2 + 30).await;
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    let examined = rows_examined(&world).await - before;
+    println!("{examined} rows examined for 30 due deliveries beside {BACKLOG} others");
+    assert!(examined < 3_000, "{examined} rows examined");
+    notifier.stop().await;
+    world.env.close().await;
+}
