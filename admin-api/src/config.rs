@@ -110,7 +110,7 @@ pub struct Config {
 /// Personal data, and links to people.
 #[derive(Debug, Clone, clap::Args)]
 pub struct PeopleConfig {
-    /// Where people reach this API, such as https://bank.example: the issuer of its tokens and the beginning of the
+    /// Where people reach this API, such as `https://bank.example`: the issuer of its tokens and the beginning of the
     /// links in mails. The same on every replica.
     #[arg(long, env = "WIRED_PUBLIC_URL")]
     pub public_url: String,

@@ -12,6 +12,9 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use utoipa::OpenApi;
+use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::response::ResponseBuilder;
+use utoipa::openapi::schema::Ref;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -52,7 +55,7 @@ impl utoipa::Modify for Security {
 
 /// The routes, without their state, and the document of exactly these.
 fn documented() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
-    OpenApiRouter::with_openapi(Document::openapi())
+    let (router, mut document) = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(auth::register))
         .routes(routes!(auth::ask_password_reset))
         .routes(routes!(auth::set_password))
@@ -64,6 +67,8 @@ fn documented() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
         .routes(routes!(me::read, me::change, me::erase))
         .routes(routes!(me::change_password))
         .routes(routes!(me::export))
+        .routes(routes!(me::list_sessions))
+        .routes(routes!(me::end_session))
         .routes(routes!(second_factor::begin, second_factor::remove))
         .routes(routes!(second_factor::confirm))
         .routes(routes!(second_factor::renew_recovery_codes))
@@ -74,7 +79,27 @@ fn documented() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
         .routes(routes!(documents::openapi))
         .routes(routes!(documents::jwks))
         .routes(routes!(documents::problem))
-        .split_for_parts()
+        .split_for_parts();
+    answers_of_every_route(&mut document);
+    (router, document)
+}
+
+/// Every route may be asked too often, and be without MySQL.
+fn answers_of_every_route(document: &mut utoipa::openapi::OpenApi) {
+    let problem = |description: &str| {
+        let schema = Ref::from_schema_name("Problem");
+        let content = ContentBuilder::new().schema(Some(schema)).build();
+        ResponseBuilder::new().description(description).content("application/problem+json", content).build()
+    };
+    for item in document.paths.paths.values_mut() {
+        let methods = [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
+        for operation in methods.into_iter().flatten() {
+            let responses = &mut operation.responses.responses;
+            for (status, description) in [("429", "Too many requests"), ("503", "Try again later")] {
+                responses.entry(status.to_owned()).or_insert_with(|| problem(description).into());
+            }
+        }
+    }
 }
 
 /// The OpenAPI document.

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
-/// Keys remembered by one throttle; a key and its bucket take some 100 bytes.
-const KEYS_MAX: NonZeroUsize = NonZeroUsize::new(100_000).unwrap();
+/// Keys remembered by one throttle; a key and its bucket take some 150 bytes.
+const KEYS_MAX: NonZeroUsize = NonZeroUsize::new(50_000).unwrap();
 
 /// A rate for each key: `burst` at once, then one each `interval`.
 pub struct Throttle<K: Hash + Eq> {

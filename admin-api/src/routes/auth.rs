@@ -163,8 +163,7 @@ fn may_mail(app: &App, origin: Origin, email: &Index) -> Result<bool, Problem> {
     request_body(content = Registration, example = json!({"email": "anna@example.com", "name": "Anna Bell"})),
     responses(
         (status = 202, description = "A mail is on its way, if one can be sent", body = Accepted, example = json!({"status": "accepted"})),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json"),
-        (status = 503, description = "Try again later", body = ProblemShape, content_type = "application/problem+json")
+        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn register(
@@ -232,8 +231,7 @@ async fn write_registration(
     request_body(content = ResetRequest, example = json!({"email": "anna@example.com"})),
     responses(
         (status = 202, description = "A mail is on its way, if somebody has this address", body = Accepted, example = json!({"status": "accepted"})),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json"),
-        (status = 503, description = "Try again later", body = ProblemShape, content_type = "application/problem+json")
+        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn ask_password_reset(
@@ -274,8 +272,7 @@ pub async fn ask_password_reset(
     request_body(content = NewPassword, example = json!({"token": "4Tn0XhR0pVf0wYb1m2Jd1c3q8rXk9u7s6o5n4v3w2x1", "password": "seven quiet herons"})),
     responses(
         (status = 204, description = "The password is set; log in with it"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json"),
-        (status = 503, description = "Try again later", body = ProblemShape, content_type = "application/problem+json")
+        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn set_password(
@@ -498,8 +495,7 @@ pub(super) async fn check_password(
     responses(
         (status = 200, description = "New tokens", body = Tokens),
         (status = 401, description = "The token is unknown, was used, or its session has ended", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json"),
-        (status = 503, description = "Try again later", body = ProblemShape, content_type = "application/problem+json")
+        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn refresh(
@@ -584,8 +580,7 @@ pub async fn log_out_everywhere(
     responses(
         (status = 204, description = "Proven, for five minutes"),
         (status = 401, description = "The password or the code is wrong", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json"),
-        (status = 503, description = "Try again later", body = ProblemShape, content_type = "application/problem+json")
+        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn step_up(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use domain::ids::{AccountId, UserId};
+use domain::ids::{AccountId, SessionId, UserId};
 use domain::time::Timestamp;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ use super::fields::Fields;
 use crate::access::{Customer, Fresh, Person, Signed};
 use crate::app::App;
 use crate::audit::{Action, Entry};
-use crate::body::Json;
+use crate::body::{FromPath, Json};
 use crate::personal::Field;
 use crate::problem::{Code, Problem};
 use crate::roles::{Role, UserStatus};
@@ -118,6 +118,30 @@ pub struct ExportedAction {
     done: bool,
 }
 
+/// A live log-in.
+#[derive(Serialize, ToSchema)]
+pub struct LiveSession {
+    /// The id.
+    #[schema(value_type = String, example = "ses_01k9q5m3v7f8h9j0kamcneprqs")]
+    id: SessionId,
+    /// Whether this request belongs to it.
+    #[schema(example = true)]
+    current: bool,
+    /// Since when.
+    #[schema(value_type = String, example = "2026-01-31T12:00:00.000000Z")]
+    created_at: Timestamp,
+    /// When it ends by itself.
+    #[schema(value_type = String, example = "2026-01-31T20:00:00.000000Z")]
+    expires_at: Timestamp,
+}
+
+/// Live log-ins, newest first.
+#[derive(Serialize, ToSchema)]
+pub struct LiveSessions {
+    /// At most 20.
+    data: Vec<LiveSession>,
+}
+
 /// Opens everything of a user; `None` once erased.
 pub(super) fn open(app: &App, user: &UserRow) -> Result<Option<Profile>, Problem> {
     let Some(data_key) = &user.data_key_sealed else { return Ok(None) };
@@ -213,8 +237,7 @@ pub async fn change(
     responses(
         (status = 204, description = "Changed"),
         (status = 401, description = "The current password is wrong", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json"),
-        (status = 503, description = "Try again later", body = ProblemShape, content_type = "application/problem+json")
+        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn change_password(
@@ -309,5 +332,54 @@ pub async fn erase(
     audit::write(&mut transaction, &Entry::own(caller.user, Action::Erase, caller.origin)).await?;
     transaction.commit().await?;
     app.sessions.forget_all();
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Where you are logged in
+#[utoipa::path(
+    get, path = "/v1/me/sessions", tag = "me", operation_id = "list_sessions", security(("access_token" = [])),
+    responses(
+        (status = 200, description = "The sessions", body = LiveSessions),
+        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
+    )
+)]
+pub async fn list_sessions(
+    State(app): State<Arc<App>>,
+    Signed(caller): Signed,
+) -> Result<axum::Json<LiveSessions>, Problem> {
+    let rows = sessions::live(&app.pool, caller.user).await?;
+    let data = rows.into_iter().map(|(id, created_at, expires_at)| LiveSession {
+        id: SessionId::from_uuid(id),
+        current: id == caller.session,
+        created_at,
+        expires_at,
+    });
+    Ok(axum::Json(LiveSessions { data: data.collect() }))
+}
+
+/// Log out elsewhere
+#[utoipa::path(
+    delete, path = "/v1/me/sessions/{id}", tag = "me", operation_id = "end_session", security(("access_token" = [])),
+    params(("id" = String, Path, description = "The session", example = "ses_01k9q5m3v7f8h9j0kamcneprqs")),
+    responses(
+        (status = 204, description = "It has ended", example = json!(null)),
+        (status = 404, description = "You have no such session", body = ProblemShape, content_type = "application/problem+json"),
+        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
+    )
+)]
+pub async fn end_session(
+    State(app): State<Arc<App>>,
+    Signed(caller): Signed,
+    FromPath(id): FromPath<SessionId>,
+) -> Result<StatusCode, Problem> {
+    let mut transaction = app.pool.begin().await?;
+    if !sessions::revoke_own(&mut transaction, id.uuid(), caller.user).await? {
+        return Err(Problem::plain(Code::NotFound));
+    }
+    let entry =
+        Entry { target: Some(id.to_string()), ..Entry::own(caller.user, Action::LogOut, caller.origin) };
+    audit::write(&mut transaction, &entry).await?;
+    transaction.commit().await?;
+    app.sessions.forget(id.uuid());
     Ok(StatusCode::NO_CONTENT)
 }

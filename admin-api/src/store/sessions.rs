@@ -142,6 +142,38 @@ pub async fn revoke(db: &mut MySqlConnection, session: Uuid) -> Result<(), sqlx:
         .map(drop)
 }
 
+/// Ends one session of this user. `false`: the user has no such live session.
+pub async fn revoke_own(db: &mut MySqlConnection, session: Uuid, user: UserId) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query(
+        "UPDATE sessions SET revoked_at = UTC_TIMESTAMP(6) \
+         WHERE id = ? AND user_id = ? AND revoked_at IS NULL AND expires_at > UTC_TIMESTAMP(6)",
+    )
+    .bind(&session.as_bytes()[..])
+    .bind(bytes(user))
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Live sessions of a user, newest first: id, when it began, when it ends. They are bounded where they begin.
+pub async fn live(pool: &MySqlPool, user: UserId) -> Result<Vec<(Uuid, Timestamp, Timestamp)>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT id, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', created_at), \
+         TIMESTAMPDIFF(MICROSECOND, '1970-01-01', expires_at) FROM sessions \
+         WHERE user_id = ? AND revoked_at IS NULL AND expires_at > UTC_TIMESTAMP(6) ORDER BY id DESC LIMIT 100",
+    )
+    .bind(bytes(user))
+    .fetch_all(pool)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let mut columns = Columns::new(row);
+            let id = columns.uuid()?;
+            Ok((id, Timestamp::from_micros(columns.take()?), Timestamp::from_micros(columns.take()?)))
+        })
+        .collect()
+}
+
 /// Ends all sessions of a user but one.
 pub async fn revoke_all(
     db: &mut MySqlConnection,

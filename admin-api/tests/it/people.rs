@@ -1,5 +1,7 @@
 //! Personal data: sealed, masked, shown for a reason, exported, erased; and the audit of all of it.
 
+use std::sync::{Mutex, OnceLock};
+
 use serde_json::{Value, json};
 use sqlx::{Column as _, Row as _};
 use testkit::{fixtures, wait_until};
@@ -24,8 +26,37 @@ async fn dump(bank: &Bank) -> String {
     all
 }
 
+/// What all tests of this binary log from the first call on, at a level that somebody could set.
+fn logs() -> &'static Mutex<Vec<u8>> {
+    static LOGS: OnceLock<&'static Mutex<Vec<u8>>> = OnceLock::new();
+    LOGS.get_or_init(|| {
+        let logs: &'static Mutex<Vec<u8>> = Box::leak(Box::default());
+        let writer = move || Logs(logs);
+        tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_writer(writer)
+            .with_ansi(false)
+            .init();
+        logs
+    })
+}
+
+struct Logs(&'static Mutex<Vec<u8>>);
+
+impl std::io::Write for Logs {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_personal_or_secret_stands_in_the_database_in_the_clear() {
+async fn nothing_personal_or_secret_stands_in_database_logs_or_metrics() {
+    let logs = logs();
     let bank = Bank::new("admin-canary").await;
     let anna = bank.customer("canary.address@example.com").await;
     let change = json!({"name": "Canaryname", "phone": "+43 555 0199", "address": "Canarystreet 1"});
@@ -55,6 +86,18 @@ async fn nothing_personal_or_secret_stands_in_the_database_in_the_clear() {
     ];
     for secret in secrets {
         assert!(!dump.contains(secret), "{secret} stands in the database");
+    }
+    // Things that go wrong are told, too, without what they are about.
+    let wrong = json!({"email": "canary.address", "name": "Canaryname\u{0}", "phone": "0199"});
+    anna.client.post("/v1/auth/registrations", wrong).await.expect_problem(400, "invalid_field");
+    anna.client.log_in("canary.address@example.com", "Canarystreet!", None).await.expect(401);
+    bank.sql("ALTER TABLE users MODIFY COLUMN name_sealed VARBINARY(60) NULL").await;
+    let long = json!({"name": "Canaryname ".repeat(9)});
+    anna.client.send("PATCH", "/v1/me", Some(&long)).await.expect_problem(500, "internal_error");
+    let logs = String::from_utf8_lossy(&logs.lock().unwrap()).into_owned();
+    assert!(logs.contains("a request failed on our side"), "the logs hold what they should");
+    for secret in secrets {
+        assert!(!logs.contains(secret), "{secret} stands in the logs");
     }
     let private = crate::harness::Client { server: bank.service.private, from: String::new(), token: None };
     let metrics = private.get("/metrics").await.body;

@@ -34,6 +34,8 @@ ids! {
     PartnerId, PartnerTag, "ptr";
     /// A customer or a member of the staff.
     UserId, UserTag, "usr";
+    /// A log-in of a user.
+    SessionId, SessionTag, "ses";
     /// A mandate.
     MandateId, MandateTag, "mdt";
     /// An event or a notice.
