@@ -23,8 +23,8 @@ use crate::deliver::{Deliverer, Job, LEASE, Origin};
 use crate::dispatch::kibibytes;
 use crate::due::DueBoard;
 use crate::endpoints::{Endpoints, Snapshot};
+use crate::store::DeliveryKey;
 use crate::store::claims::{self, Claim, NoticeRow};
-use crate::store::{self, DeliveryKey};
 use crate::{clock, metrics};
 
 /// How often all endpoints are looked at, at most.
@@ -135,8 +135,7 @@ impl Claimer {
     /// One claim for the endpoints that are due and have room.
     async fn round(&self) -> Result<Round, sqlx::Error> {
         let now = clock::now();
-        let mut snapshot = self.endpoints.snapshot();
-        let wanted = self.select(now, &snapshot);
+        let wanted = self.select(now, &self.endpoints.snapshot());
         if wanted.is_empty() {
             return Ok(Round::Done);
         }
@@ -155,10 +154,7 @@ impl Claimer {
         if claims.is_empty() {
             return Ok(Round::Done);
         }
-        if !snapshot.knows(&store::endpoints::changed(&self.pool, snapshot.newest()).await?) {
-            self.endpoints.refresh().await?;
-            snapshot = self.endpoints.snapshot();
-        }
+        let snapshot = self.endpoints.renewed().await?;
         let contents = self.contents(&claims, &snapshot).await?;
         self.hand_over(&claims, contents, &snapshot, lease_end);
         Ok(Round::More)

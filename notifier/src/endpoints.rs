@@ -170,6 +170,16 @@ impl Endpoints {
         self.snapshot.load_full()
     }
 
+    /// The copy, read again first when anything was changed.
+    pub async fn renewed(&self) -> Result<Arc<Snapshot>, sqlx::Error> {
+        let snapshot = self.snapshot();
+        if snapshot.knows(&store::changed(&self.pool, snapshot.newest()).await?) {
+            return Ok(snapshot);
+        }
+        self.refresh().await?;
+        Ok(self.snapshot())
+    }
+
     /// Asks for a refresh soon.
     pub fn refresh_soon(&self) {
         self.wanted.notify_one();

@@ -22,9 +22,9 @@ use uuid::Uuid;
 use crate::attempt::{Attempt, ErrorClass, Sender};
 use crate::deliver::LEASE;
 use crate::endpoints::{Endpoint, Endpoints};
+use crate::store::DeliveryKey;
 use crate::store::deliveries::AttemptRow;
 use crate::store::notices::{self, PingResult, PingRow};
-use crate::store::{self, DeliveryKey};
 use crate::{clock, metrics};
 
 /// How often due pings are looked for.
@@ -83,10 +83,7 @@ impl Pinger {
         if due.is_empty() {
             return Ok(());
         }
-        let changed = store::endpoints::changed(&self.pool, self.endpoints.snapshot().newest()).await?;
-        if !self.endpoints.snapshot().knows(&changed) {
-            self.endpoints.refresh().await?;
-        }
+        self.endpoints.renewed().await?;
         for ping in due {
             let holds = held.entry(ping.partner).or_default();
             if tasks.len() >= IN_FLIGHT_MAX || *holds >= PARTNER_IN_FLIGHT_MAX {

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::due::DueBoard;
-use crate::endpoints::{Endpoint, Endpoints};
+use crate::endpoints::{Endpoint, Endpoints, Snapshot};
 use crate::store::replays::{self as store, Cursor, ReplayRow, Step};
 use crate::{clock, metrics};
 
@@ -55,21 +55,24 @@ impl Replayer {
     async fn round(&self) -> Result<(), sqlx::Error> {
         let replays = store::due(&self.pool, clock::now(), REPLAYS_MAX).await?;
         metrics::set("wired_notifier_open_replays", replays.len() as f64);
+        if replays.is_empty() {
+            return Ok(());
+        }
+        let snapshot = self.endpoints.renewed().await?;
         for replay in replays {
             // One that cannot be worked off must not hold up the others.
-            if let Err(error) = self.step(&replay).await {
+            if let Err(error) = self.step(&replay, &snapshot).await {
                 tracing::warn!(replay.id = %replay.id, error = %error, "step of a replay failed");
             }
         }
         Ok(())
     }
 
-    async fn step(&self, replay: &ReplayRow) -> Result<(), sqlx::Error> {
+    async fn step(&self, replay: &ReplayRow, snapshot: &Snapshot) -> Result<(), sqlx::Error> {
         let now = clock::now();
         if !store::take(&self.pool, replay, clock::after(now, INTERVAL)).await? {
             return Ok(());
         }
-        let snapshot = self.endpoints.snapshot();
         let Some(endpoint) = snapshot.get(replay.endpoint).filter(|endpoint| !endpoint.disabled) else {
             return Ok(());
         };

@@ -67,7 +67,7 @@ async fn serve(mut stream: TcpStream, manner: Manner, sent: &AtomicU64) -> Optio
                 let head = format!("HTTP/1.1 {status}\r\ncontent-length: 10485760\r\n\r\n");
                 stream.write_all(head.as_bytes()).await.ok()?;
                 for _ in 0..160 {
-                    stream.write_all(&[b'x'; 65_536]).await.ok()?;
+                    stream.write_all(&vec![b'x'; 65_536]).await.ok()?;
                     sent.fetch_add(65_536, Ordering::Relaxed);
                 }
             }
