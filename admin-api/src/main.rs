@@ -19,7 +19,8 @@ enum Command {
     /// Make one of the first two admins; print the link by which they set their password.
     CreateAdmin(create_admin::Config),
     /// Carry out one command of the bank and print what became of it.
-    Command(operate::Config),
+    #[command(name = "command")]
+    Operate(operate::Config),
     /// Make or complete a sample partner with customers, mandates and an endpoint; print what is there.
     Seed(seed::Config),
 }
@@ -52,7 +53,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             admin_api::run(*config, shutdown).await
         })?,
         Command::CreateAdmin(config) => println!("{}", tokio.block_on(create_admin::run(&config))?),
-        Command::Command(config) => println!("{}", tokio.block_on(operate::run(&config))?),
+        Command::Operate(config) => println!("{}", tokio.block_on(operate::run(&config))?),
         Command::Seed(config) => {
             for seeded in tokio.block_on(seed::run(&config))? {
                 println!("{seeded}");

@@ -94,15 +94,12 @@ pub async fn list(
 ) -> Result<Vec<UserRow>, sqlx::Error> {
     let below = below.map_or_else(|| vec![0xff; 16], bytes);
     // Two texts, so that each finds its index.
-    let rows = match role {
-        Some(role) => {
-            let text = format!("{COLUMNS} WHERE role = ? AND id < ? ORDER BY id DESC LIMIT ?");
-            sqlx::query(&text).bind(role as u8).bind(below).bind(limit).fetch_all(pool).await?
-        }
-        None => {
-            let text = format!("{COLUMNS} WHERE id < ? ORDER BY id DESC LIMIT ?");
-            sqlx::query(&text).bind(below).bind(limit).fetch_all(pool).await?
-        }
+    let rows = if let Some(role) = role {
+        let text = format!("{COLUMNS} WHERE role = ? AND id < ? ORDER BY id DESC LIMIT ?");
+        sqlx::query(&text).bind(role as u8).bind(below).bind(limit).fetch_all(pool).await?
+    } else {
+        let text = format!("{COLUMNS} WHERE id < ? ORDER BY id DESC LIMIT ?");
+        sqlx::query(&text).bind(below).bind(limit).fetch_all(pool).await?
     };
     rows.iter().map(read).collect()
 }

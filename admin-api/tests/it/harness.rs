@@ -1,7 +1,7 @@
 //! A bank to talk to: the service in this process, a mailbox, and people with their tokens.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -190,7 +190,7 @@ impl Keys {
     }
 }
 
-fn text(path: &std::path::Path) -> String {
+fn text(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
@@ -198,18 +198,18 @@ impl Bank {
     pub(crate) async fn new(name: &str) -> Self {
         let env = Env::new(name).await;
         let (keys, mails) = (Keys::new(), tempfile::tempdir().unwrap());
-        let service = start(&env, &keys, mails.path().to_path_buf(), &[]).await;
+        let service = start(&env, &keys, mails.path(), &[]).await;
         Self { env, keys, mails, service, clients: AtomicU32::new(1) }
     }
 
     /// Another replica.
     pub(crate) async fn another(&self, more: &[(&str, String)]) -> Service {
-        start(&self.env, &self.keys, self.mails.path().to_path_buf(), more).await
+        start(&self.env, &self.keys, self.mails.path(), more).await
     }
 
     /// Another replica that cannot become ready.
     pub(crate) async fn another_not_ready(&self, more: &[(&str, String)]) -> Service {
-        let service = spawn(&self.env, &self.keys, self.mails.path().to_path_buf(), more);
+        let service = spawn(&self.env, &self.keys, self.mails.path(), more);
         wait_until("the service listens", LONG, async || {
             tokio::net::TcpStream::connect(service.address).await.is_ok()
         })
@@ -330,7 +330,7 @@ impl Service {
     }
 }
 
-async fn start(env: &Env, keys: &Keys, mails: PathBuf, more: &[(&str, String)]) -> Service {
+async fn start(env: &Env, keys: &Keys, mails: &Path, more: &[(&str, String)]) -> Service {
     let service = spawn(env, keys, mails, more);
     let ready = Client { server: service.private, from: String::new(), token: None };
     wait_until("the service is ready", LONG, async || {
@@ -343,7 +343,7 @@ async fn start(env: &Env, keys: &Keys, mails: PathBuf, more: &[(&str, String)]) 
     service
 }
 
-fn spawn(env: &Env, keys: &Keys, mails: PathBuf, more: &[(&str, String)]) -> Service {
+fn spawn(env: &Env, keys: &Keys, mails: &Path, more: &[(&str, String)]) -> Service {
     let (address, private) = (free_address(), free_address());
     let mut arguments = vec![
         ("--listen", address.to_string()),
@@ -356,7 +356,7 @@ fn spawn(env: &Env, keys: &Keys, mails: PathBuf, more: &[(&str, String)]) -> Ser
         ("--personal-data-kek-file", text(keys.kek.path())),
         ("--personal-index-key-file", text(keys.index.path())),
         ("--token-key-file", text(keys.token.path())),
-        ("--mail-folder", text(&mails)),
+        ("--mail-folder", text(mails)),
         ("--trusted-proxies", "127.0.0.0/8".to_owned()),
     ];
     arguments.retain(|(name, _)| !more.iter().any(|(other, _)| other == name));
@@ -425,6 +425,6 @@ pub(crate) fn uuid_of(id: &str) -> Vec<u8> {
 }
 
 /// The service once more, after it was stopped.
-pub(crate) async fn start_again(env: &Env, keys: &Keys, mails: &std::path::Path) -> Service {
-    start(env, keys, mails.to_path_buf(), &[]).await
+pub(crate) async fn start_again(env: &Env, keys: &Keys, mails: &Path) -> Service {
+    start(env, keys, mails, &[]).await
 }
