@@ -95,7 +95,8 @@ pub async fn list(
 ) -> Result<Listed, StoreError> {
     let scanned_max = if filters.fit_all() { limit + 1 } else { SCAN_MAX };
     let mut connection = pool.acquire().await?;
-    let text = scan(partner, filters, after, scanned_max);
+    let mut text = Sql::with_capacity(1_024);
+    scan(&mut text, partner, filters, after, scanned_max);
     let rows = connection.fetch_all(text.as_str()).await?;
     let mut places = Vec::with_capacity(limit);
     let mut next = None;
@@ -139,8 +140,7 @@ fn last_place(row: &sqlx::mysql::MySqlRow) -> Result<Place, StoreError> {
 }
 
 /// The index rows behind `after`, each with whether its payment fits.
-fn scan(partner: PartnerId, filters: &Filters, after: Option<Place>, rows_max: usize) -> Sql {
-    let mut sql = Sql::with_capacity(1_024);
+fn scan(sql: &mut Sql, partner: PartnerId, filters: &Filters, after: Option<Place>, rows_max: usize) {
     sql.text(
         "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', p.accepted_at), p.source, p.kafka_partition, \
          p.kafka_offset, CAST(1",
@@ -188,7 +188,6 @@ fn scan(partner: PartnerId, filters: &Filters, after: Option<Place>, rows_max: u
         " ORDER BY p.accepted_at DESC, p.source DESC, p.kafka_partition DESC, p.kafka_offset DESC LIMIT ",
     )
     .int(rows_max as i64);
-    sql
 }
 
 fn fetch(places: &[Place]) -> Sql {
@@ -211,8 +210,9 @@ pub async fn explain(
     filters: &Filters,
     after: Option<Place>,
 ) -> Result<Vec<[String; 3]>, StoreError> {
-    let explained = scan(partner, filters, after, 51);
-    let text = format!("EXPLAIN {}", explained.as_str());
+    let mut text = Sql::new();
+    text.text("EXPLAIN FORMAT=TRADITIONAL ");
+    scan(&mut text, partner, filters, after, SCAN_MAX);
     let rows = pool.fetch_all(text.as_str()).await?;
     rows.iter()
         .map(|row| {

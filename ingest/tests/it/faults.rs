@@ -9,12 +9,13 @@ use domain::topic::PARTNER_COMMANDS;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use serde_json::json;
 use testkit::{Env, wait_until};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::harness::{Bench, Options, SOON};
+use crate::harness::{Bench, MANDATE, Options, SOON};
 
 /// A TCP proxy that can be shut.
 pub(crate) struct Proxy {
@@ -100,15 +101,36 @@ async fn payments_are_accepted_while_mysql_is_away() {
         assert_eq!(answer.status, 202, "{answer:?}");
         assert!(started.elapsed() < Duration::from_secs(8));
     }
+    // What follows a payment, a transfer and a batch need MySQL as little; a mandate is a row.
+    let capture = "/v1/payments/pay_00000000000000000000000001/capture";
+    let accounts = ["acct_00000000000000000000000001", "acct_00000000000000000000000002"];
+    let transfer = json!({"from": accounts[0], "to": accounts[1], "amount": "1.00", "currency": "EUR"});
+    let item = json!({"idempotency_key": "item", "amount": "1.00", "currency": "EUR", "mandate": MANDATE});
+    assert_eq!(bench.post_json(capture, &serde_json::Value::Null).await.status, 202);
+    assert_eq!(bench.post_json("/v1/transfers", &transfer).await.status, 202);
+    let batch = bench.post_json("/v1/payments/batch", &json!({"payments": [item]})).await;
+    assert_eq!((batch.status, &batch.json()["items"][0]["status"]), (200, &json!(202)));
+    let mandate = json!({"kind": "single", "currency": "EUR"});
+    let cancel = format!("/v1/mandates/{MANDATE}/cancel");
+    for (target, body) in [("/v1/mandates", &mandate), (cancel.as_str(), &serde_json::Value::Null)] {
+        let answer = bench.post_json(target, body).await;
+        assert_eq!((answer.status, answer.code().as_str()), (503, "unavailable"), "{target}");
+    }
     assert_eq!(bench.ready().await, Some(200), "payments are accepted, so it is ready");
-    for target in ["/v1/balances", "/v1/payments/pay_00000000000000000000000001"] {
+    for target in [
+        "/v1/balances",
+        "/v1/payments/pay_00000000000000000000000001",
+        "/v1/payments",
+        "/v1/mandates",
+        "/v1/accounts/acct_00000000000000000000000001/entries",
+    ] {
         let answer = bench.get(target).await;
         assert_eq!((answer.status, answer.code().as_str()), (503, "unavailable"));
         assert!(answer.header("retry-after").is_some());
         let said = String::from_utf8_lossy(&answer.body).to_lowercase();
         assert!(!said.contains("mysql") && !said.contains("connection"), "{said}");
     }
-    assert_eq!(bench.records().len(), 51, "all are on Kafka");
+    assert_eq!(bench.records().len(), 54, "all are on Kafka");
     proxy.reopen();
     wait_until("MySQL is read again", SOON, async || bench.get("/v1/balances").await.status == 200).await;
     bench.close().await;
@@ -190,6 +212,11 @@ async fn payments_are_refused_at_once_while_kafka_is_away() {
         assert_eq!(answer.header("retry-after"), Some("1"));
         assert!(started.elapsed() < Duration::from_secs(4), "it does not try");
     }
+    let item = json!({"idempotency_key": "item", "amount": "1.00", "currency": "EUR", "mandate": MANDATE});
+    let batch = bench.post_json("/v1/payments/batch", &json!({"payments": [item]})).await;
+    let answer = batch.json();
+    assert_eq!((batch.status, &answer["items"][0]["status"]), (200, &json!(503)));
+    assert_eq!(answer["items"][0]["problem"]["code"], "queue_unavailable");
     cluster.broker_up(1).unwrap();
     wait_until("payments are accepted again", SOON, async || {
         bench.payment("after").send(bench.address).await.status == 202

@@ -2,12 +2,18 @@
 
 mod accept;
 mod applications;
+mod batch;
 mod deliveries;
 mod documents;
 mod endpoints;
 mod events;
 mod faults;
+mod follow_ups;
 mod harness;
+mod ledger;
+mod lists;
+mod mandates;
 mod refuse;
 mod secrets;
 mod slow;
+mod statements;
