@@ -168,16 +168,7 @@ impl Client {
         idempotency_key: &str,
         wait: Option<Duration>,
     ) -> Result<Accepted, Error> {
-        let options = SendOptions {
-            idempotency_key: Some(idempotency_key.to_owned()),
-            wait,
-            headers: HeaderMap::new(),
-        };
-        let body = serde_json::to_vec(request).map_err(|error| Error::Request(error.to_string()))?;
-        let answer = self.request(Method::POST, "/v1/payments", Some(body.into()), options).await?;
-        let payment = answer.json()?;
-        let replayed = answer.headers.get("idempotent-replayed").is_some_and(|value| value == "true");
-        Ok(Accepted { payment, replayed, status: answer.status })
+        self.move_money("/v1/payments", request, idempotency_key, wait).await
     }
 
     /// A payment as it stands. `status_url` from the answer to [`Self::pay`] is known to the bank from the first
@@ -236,7 +227,7 @@ impl Client {
         }
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
         self.request(Method::GET, path, None, SendOptions::default()).await?.json()
     }
 

@@ -20,6 +20,7 @@
 
 mod client;
 mod error;
+mod money;
 mod payment;
 mod retries;
 mod webhooks;
@@ -27,6 +28,10 @@ mod webhooks;
 pub use client::{Answer, Client, Options, SendOptions};
 pub use domain::webhook;
 pub use error::{ConfigError, Error, FieldError, Problem};
+pub use money::{
+    BatchItem, Mandate, MandateRequest, Page, PartRequest, PaymentFilter, SandboxMandate, StatementEntry,
+    StatementFilter, TransferRequest,
+};
 pub use payment::{Accepted, PaymentRequest};
 pub use retries::Retries;
 pub use webhooks::{

@@ -13,6 +13,10 @@ pub struct PaymentRequest {
     mandate: MandateId,
     amount: String,
     currency: Currency,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    capture: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_in: Option<u32>,
     /// The partner's own reference.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
@@ -31,10 +35,18 @@ impl PaymentRequest {
             mandate,
             amount: amount.to_string(),
             currency: amount.currency(),
+            capture: None,
+            expires_in: None,
             reference: None,
             description: None,
             metadata: Metadata::new(),
         }
+    }
+
+    /// In two phases: the funds are held until a capture, a void, or so many seconds later; 7 days without a number.
+    #[must_use]
+    pub fn authorize(self, expires_in_s: Option<u32>) -> Self {
+        Self { capture: Some("manual"), expires_in: expires_in_s, ..self }
     }
 }
 

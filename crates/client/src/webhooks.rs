@@ -247,7 +247,7 @@ impl Client {
         self.request(Method::GET, status_url, None, SendOptions::default()).await?.json()
     }
 
-    async fn post<T: DeserializeOwned>(
+    pub(crate) async fn post<T: DeserializeOwned>(
         &self,
         target: &str,
         body: &impl Serialize,
