@@ -137,8 +137,8 @@ impl Demo {
                 accepted.payment.id,
                 WAIT.as_secs()
             ),
-            (PaymentStatus::Rejected | PaymentStatus::Conflicted, reason) => bail!(
-                "the payment {} was rejected: {}",
+            (status, reason) => bail!(
+                "the payment {} is {status}: {}",
                 accepted.payment.id,
                 reason.map_or("no reason given", domain::payment::Reason::as_str)
             ),

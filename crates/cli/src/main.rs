@@ -1,11 +1,12 @@
 //! `wired`: the partner's command line. Signs and sends, receives and verifies, and proves the ledger whole.
 //!
 //! Says in one line what is wrong and what to do about it. Exit codes: 0 done; 1 an error, said on stderr; and for
-//! `wired pay` also 2 rejected and 3 still pending.
+//! what moves money also 2 rejected and 3 still pending.
 
 mod curl;
 mod demo;
 mod listen;
+mod money;
 mod pay;
 mod receiver;
 mod settings;
@@ -38,6 +39,14 @@ struct Cli {
 enum Command {
     /// Post a signed payment and print it; exit code 0 posted, 2 rejected, 3 still pending, 1 error.
     Pay(pay::Options),
+    /// Take what a payment made with `wired pay --manual` holds, in part or whole; exit codes as of pay.
+    Capture(money::PartOptions),
+    /// Release what a payment made with `wired pay --manual` holds; exit codes as of pay.
+    Void(money::VoidOptions),
+    /// Give back of a payment, in part or whole; exit codes as of pay.
+    Refund(money::PartOptions),
+    /// Move money from one of your accounts to another one; exit codes as of pay.
+    Transfer(money::TransferOptions),
     /// Sign any request, send it and print the answer.
     Curl(curl::Options),
     /// Receive webhooks, verify them and print a line for each.
@@ -74,6 +83,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         match cli.command {
             Command::Pay(options) => pay::run(&settings, options).await,
+            Command::Capture(options) => money::capture(&settings, options).await,
+            Command::Void(options) => money::void(&settings, options).await,
+            Command::Refund(options) => money::refund(&settings, options).await,
+            Command::Transfer(options) => money::transfer(&settings, options).await,
             Command::Curl(options) => curl::run(&settings, options).await,
             Command::Listen(options) => listen::run(&settings, options).await,
             Command::VerifyWebhook(options) => verify_webhook::run(&settings, &options),

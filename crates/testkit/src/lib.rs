@@ -5,6 +5,7 @@
 
 mod env;
 pub mod fixtures;
+pub mod naive_bank;
 mod ports;
 pub mod schema;
 mod sweep;
