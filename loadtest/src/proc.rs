@@ -5,13 +5,13 @@ use std::fs;
 use anyhow::Context as _;
 
 /// Seconds of CPU, user and system, that a process has used with all its threads.
-pub(super) fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
+pub(crate) fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("a measured process is gone")?;
     parse_cpu(&stat).context("/proc/<pid>/stat has another form")
 }
 
 /// Most memory that a process has had resident, in bytes.
-pub(super) fn rss_max_bytes(pid: u32) -> anyhow::Result<f64> {
+pub(crate) fn rss_max_bytes(pid: u32) -> anyhow::Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).context("a measured process is gone")?;
     parse_rss_max(&status).context("/proc/<pid>/status has no VmHWM")
 }

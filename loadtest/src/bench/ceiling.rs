@@ -181,7 +181,7 @@ impl Ceiling {
                 .datetime(now)
                 .text(",")
                 .datetime(now)
-                .text(")");
+                .text(",NULL,NULL,NULL)");
             events_sql
                 .text("(")
                 .uuid(mandate.partner.uuid())
@@ -202,7 +202,7 @@ impl Ceiling {
         writes.text(INSERT_EVENTS).append(&events_sql);
         writes.text(INSERT_ACCOUNTS).list(&accounts, |sql, account| {
             let state = self.accounts[account];
-            // What is not updated must only fit: these columns keep their values.
+            // Accounts of the city have neither holds nor limits.
             sql.text("(")
                 .uuid(account.uuid())
                 .text(",1,")
@@ -254,7 +254,8 @@ impl Ceiling {
 const INSERT_PAYMENTS: &str = "INSERT INTO payments (source, kafka_partition, kafka_offset, id, root_id, kind, status, \
      reason, version, partner_id, mandate_id, currency, amount_minor, captured_minor, refunded_minor, debit_account, \
      debit_version, credit_account, credit_version, event_sequence, fingerprint, livemode, reference, description, \
-     metadata, actor_id, actor_reason, request_id, address, idempotency_key, accepted_at, decided_at) VALUES ";
+     metadata, actor_id, actor_reason, request_id, address, idempotency_key, accepted_at, decided_at, expires_at, \
+     told_partner_id, told_sequence) VALUES ";
 const INSERT_ENTRIES: &str = "; INSERT INTO entries (account_id, version, payment_id, direction, amount_minor, \
      balance_minor, entered_at, hash) VALUES ";
 const INSERT_EVENTS: &str =
@@ -263,7 +264,8 @@ const INSERT_ACCOUNTS: &str = "; INSERT INTO accounts (id, owner_kind, owner_id,
      held_minor, overdraft_minor, payment_max_minor, daily_max_minor, spent_day, spent_minor, version, head, \
      entered_at) VALUES ";
 const UPDATE_ACCOUNTS: &str = " ON DUPLICATE KEY UPDATE status = VALUES(status), balance_minor = VALUES(balance_minor), \
-     spent_day = VALUES(spent_day), spent_minor = VALUES(spent_minor), version = VALUES(version), head = VALUES(head), \
+     held_minor = VALUES(held_minor), overdraft_minor = VALUES(overdraft_minor), \
+     payment_max_minor = VALUES(payment_max_minor), daily_max_minor = VALUES(daily_max_minor), spent_day = VALUES(spent_day), spent_minor = VALUES(spent_minor), version = VALUES(version), head = VALUES(head), \
      entered_at = VALUES(entered_at)";
 const INSERT_POSITIONS: &str = "; INSERT INTO positions (source, kafka_partition, next_offset, announced_offset, \
      record_hash) VALUES ";

@@ -3,6 +3,8 @@
 //! Customer `n` has two standing mandates without caps: one for partner `n`, so that payments spread over all
 //! settlement accounts, and one for the single partner whose account all payments may be made to credit.
 //!
+//! With reserves, every partner has a second, funded account to transfer from.
+//!
 //! Everything but the partners (configuration) is made by bank commands through the processor.
 
 use std::time::{Duration, Instant};
@@ -14,7 +16,7 @@ use domain::command::{
     PaymentCommand, SCHEMA,
 };
 use domain::fingerprint::Fingerprint;
-use domain::ids::{AccountId, KeyId, MandateId, PartnerId, UserId, derived_uuid, payment_id};
+use domain::ids::{AccountId, KeyId, MandateId, PartnerId, PaymentId, UserId, derived_uuid, payment_id};
 use domain::mandate::MandateKind;
 use domain::money::Currency;
 use domain::payment::Metadata;
@@ -29,8 +31,10 @@ use crate::driver::scatter;
 
 /// Customers, and partners besides the one that everybody may pay.
 pub(super) const SIZE: usize = 10_000;
-const CURRENCY: Currency = Currency::EUR;
-/// What each customer has: more than any run can spend.
+/// The same when only whether it works is looked at.
+pub(super) const QUICK_SIZE: usize = 100;
+pub(super) const CURRENCY: Currency = Currency::EUR;
+/// What each customer and each reserve has: more than any run can spend.
 const DEPOSIT_MINOR: i64 = 1_000_000_000;
 const AMOUNT_MINOR_MAX: u64 = 100;
 /// Rows of one statement.
@@ -41,7 +45,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Who is credited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Credit {
-    /// The settlement account of one of [`SIZE`] partners, drawn evenly.
+    /// The settlement account of one of all partners, drawn evenly.
     Spread,
     /// The settlement account of one partner.
     OneAccount,
@@ -56,6 +60,13 @@ pub(super) struct Mandate {
     pub(super) credit: AccountId,
 }
 
+impl Mandate {
+    /// The second account of its partner.
+    pub(super) fn reserve(&self) -> AccountId {
+        AccountId::from_uuid(derived_uuid(&format!("bench:reserve:{}", self.partner)))
+    }
+}
+
 /// Ids of everything; all derived.
 pub(super) struct City {
     partners: Vec<PartnerId>,
@@ -66,10 +77,10 @@ pub(super) struct City {
 }
 
 impl City {
-    /// Plans the city; [`Self::build`] makes it.
-    pub(super) fn new() -> Self {
+    /// Plans a city of so many customers; [`Self::build`] makes it.
+    pub(super) fn new(size: usize) -> Self {
         let id = |what: &str, number: usize| derived_uuid(&format!("bench:{what}:{number}"));
-        let partners: Vec<_> = (0..=SIZE).map(|number| PartnerId::from_uuid(id("partner", number))).collect();
+        let partners: Vec<_> = (0..=size).map(|number| PartnerId::from_uuid(id("partner", number))).collect();
         let mandate = |kind: &str, customer: usize, partner: usize| Mandate {
             id: MandateId::from_uuid(id(kind, customer)),
             partner: partners[partner],
@@ -77,8 +88,8 @@ impl City {
             credit: AccountId::from_uuid(id("settlement", partner)),
         };
         Self {
-            spread: (0..SIZE).map(|number| mandate("mandate", number, number)).collect(),
-            one_account: (0..SIZE).map(|number| mandate("mandate-one", number, SIZE)).collect(),
+            spread: (0..size).map(|number| mandate("mandate", number, number)).collect(),
+            one_account: (0..size).map(|number| mandate("mandate-one", number, size)).collect(),
             partners,
             numbers: 0,
         }
@@ -96,7 +107,6 @@ impl City {
             });
             sqlx::raw_sql(sql.as_str()).execute(pool).await?;
         }
-        let before = applied(pool, 2).await?;
         let customers =
             self.spread.iter().map(|it| (it.debit, Owner::Customer(UserId::from_uuid(it.debit.uuid()))));
         let settlements = self
@@ -104,26 +114,8 @@ impl City {
             .iter()
             .chain(self.one_account.first())
             .map(|it| (it.credit, Owner::Partner(it.partner)));
-        let openings = customers.chain(settlements).map(|(account, owner)| {
-            BankCommand::OpenAccount(OpenAccount {
-                account,
-                owner,
-                currency: CURRENCY,
-                overdraft_minor: 0,
-                payment_max_minor: None,
-                daily_max_minor: None,
-            })
-        });
-        let opened = produce(kafka, BANK_COMMANDS.name, openings.map(bank_record)).await?;
-        wait_applied(pool, 2, before + opened).await?;
-        let deposits = self.spread.iter().map(|it| {
-            BankCommand::Deposit(Deposit {
-                account: it.debit,
-                amount_minor: DEPOSIT_MINOR,
-                currency: CURRENCY,
-                reference: None,
-            })
-        });
+        command(pool, kafka, customers.chain(settlements).map(opening)).await?;
+        let deposits = self.spread.iter().map(|it| deposit(it.debit));
         let mandates = self.spread.iter().chain(&self.one_account).map(|it| {
             BankCommand::GrantMandate(GrantMandate {
                 mandate: it.id,
@@ -137,16 +129,30 @@ impl City {
                 reference: None,
             })
         });
-        let funded = produce(kafka, BANK_COMMANDS.name, deposits.chain(mandates).map(bank_record)).await?;
-        wait_applied(pool, 2, before + opened + funded).await?;
-        let refused: i64 = sqlx::query("SELECT COUNT(*) FROM changes WHERE reason IS NOT NULL")
-            .fetch_one(pool)
-            .await?
-            .try_get(0)?;
-        if refused > 0 {
-            bail!("{refused} commands of the benchmark's city were refused by the ledger");
-        }
-        Ok(())
+        command(pool, kafka, deposits.chain(mandates)).await
+    }
+
+    /// Makes the reserves.
+    pub(super) async fn build_reserves(&self, pool: &MySqlPool, kafka: &KafkaConfig) -> anyhow::Result<()> {
+        let reserves = self.spread.iter().map(|it| (it.reserve(), Owner::Partner(it.partner)));
+        command(pool, kafka, reserves.map(opening)).await?;
+        command(pool, kafka, self.spread.iter().map(|it| deposit(it.reserve()))).await
+    }
+
+    /// The number of the next command.
+    pub(super) fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers - 1
+    }
+
+    /// The partner whose account all payments may be made to credit.
+    pub(super) fn everybodys_partner(&self) -> PartnerId {
+        self.partners[self.spread.len()]
+    }
+
+    /// One of the mandates whose payments spread.
+    pub(super) fn mandate(&self, draw: u64) -> Mandate {
+        self.spread[(draw % self.spread.len() as u64) as usize]
     }
 
     /// The next `count` payments.
@@ -160,13 +166,13 @@ impl City {
         payments(mandates, first..self.numbers)
     }
 
-    /// Produces payments as ingest does.
+    /// Produces commands as ingest does.
     pub(super) async fn produce(
         kafka: &KafkaConfig,
-        payments: Vec<(Mandate, PartnerEnvelope)>,
+        commands: impl IntoIterator<Item = PartnerEnvelope>,
     ) -> anyhow::Result<u64> {
         let records =
-            payments.into_iter().map(|(_, envelope)| (*envelope.root.uuid().as_bytes(), envelope.encode()));
+            commands.into_iter().map(|envelope| (*envelope.root.uuid().as_bytes(), envelope.encode()));
         produce(kafka, PARTNER_COMMANDS.name, records).await
     }
 }
@@ -204,28 +210,86 @@ pub(super) async fn mandates_of(pool: &MySqlPool) -> anyhow::Result<Vec<Mandate>
 }
 
 fn payment(number: u64, amount_minor: i64, mandate: &Mandate) -> PartnerEnvelope {
+    let command = PaymentCommand {
+        mandate: mandate.id,
+        amount_minor,
+        currency: CURRENCY,
+        expires_in_s: None,
+        reference: Some(reference(number)),
+        description: None,
+        metadata: Metadata::new(),
+    };
+    envelope(number, mandate.partner, None, PartnerCommand::Payment(command))
+}
+
+/// The partner's own reference of a command.
+pub(super) fn reference(number: u64) -> String {
+    format!("order-{number:010}")
+}
+
+/// A command as ingest would put it on Kafka; its own root when there is no other.
+pub(super) fn envelope(
+    number: u64,
+    partner: PartnerId,
+    root: Option<PaymentId>,
+    command: PartnerCommand,
+) -> PartnerEnvelope {
     let idempotency_key = format!("bench-{number:010}");
-    let id = payment_id(mandate.partner, &idempotency_key);
+    let id = payment_id(partner, &idempotency_key);
     PartnerEnvelope {
         schema: SCHEMA,
         id,
-        root: id,
-        partner: mandate.partner,
-        key: KeyId::from_uuid(mandate.partner.uuid()),
+        root: root.unwrap_or(id),
+        partner,
+        key: KeyId::from_uuid(partner.uuid()),
         fingerprint: Fingerprint::of(&[b"POST", b"/v1/payments", idempotency_key.as_bytes()]),
         idempotency_key,
         request_id: Uuid::from_u128(u128::from(scatter(number)) << 64 | u128::from(number)),
         address: Some(std::net::Ipv4Addr::LOCALHOST.into()),
-        command: PartnerCommand::Payment(PaymentCommand {
-            mandate: mandate.id,
-            amount_minor,
-            currency: CURRENCY,
-            expires_in_s: None,
-            reference: Some(format!("order-{number:010}")),
-            description: None,
-            metadata: Metadata::new(),
-        }),
+        command,
     }
+}
+
+fn opening((account, owner): (AccountId, Owner)) -> BankCommand {
+    BankCommand::OpenAccount(OpenAccount {
+        account,
+        owner,
+        currency: CURRENCY,
+        overdraft_minor: 0,
+        payment_max_minor: None,
+        daily_max_minor: None,
+    })
+}
+
+fn deposit(account: AccountId) -> BankCommand {
+    BankCommand::Deposit(Deposit {
+        account,
+        amount_minor: DEPOSIT_MINOR,
+        currency: CURRENCY,
+        reference: None,
+    })
+}
+
+/// Has the processor apply commands of the bank, none of which may be refused.
+async fn command(
+    pool: &MySqlPool,
+    kafka: &KafkaConfig,
+    commands: impl Iterator<Item = BankCommand>,
+) -> anyhow::Result<()> {
+    let before = applied(pool, 2).await?;
+    let produced = produce(kafka, BANK_COMMANDS.name, commands.map(bank_record)).await?;
+    wait_applied(pool, 2, before + produced).await?;
+    let refused: i64 = sqlx::query(
+        "SELECT (SELECT COUNT(*) FROM changes WHERE reason IS NOT NULL) + \
+         (SELECT COUNT(*) FROM payments WHERE source = 2 AND reason IS NOT NULL)",
+    )
+    .fetch_one(pool)
+    .await?
+    .try_get(0)?;
+    if refused > 0 {
+        bail!("{refused} commands of the benchmark's city were refused by the ledger");
+    }
+    Ok(())
 }
 
 fn bank_record(command: BankCommand) -> ([u8; 16], Vec<u8>) {

@@ -9,13 +9,16 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use domain::command::PartnerEnvelope;
+use domain::topic::PARTNER_COMMANDS;
 use migrations::users::Role;
 use sqlx::{MySqlPool, Row as _};
 
 use super::ceiling::Ceiling;
-use super::city::{City, Credit, applied, wait_applied};
-use super::{median, proc};
+use super::city::{City, Credit, SIZE, applied, wait_applied};
+use super::median;
 use crate::driver::now_us;
+use crate::proc;
 use crate::report::{Goal, Report};
 use crate::system::{Options, Servers, Service, System};
 
@@ -29,30 +32,35 @@ const ROUNDS: usize = 3;
 const BATCH: usize = 500;
 
 /// What a drain showed.
-struct Drained {
-    payments_per_second: f64,
+pub(super) struct Drained {
+    pub(super) commands_per_second: f64,
     /// Of batches, without the last one.
-    batch_mean: f64,
-    statements_per_payment: f64,
-    /// CPU of the processor process for one payment, in microseconds.
-    processor_cpu_us: f64,
+    pub(super) batch_mean: f64,
+    pub(super) statements_per_command: f64,
+    /// CPU of the processor process for one command, in microseconds.
+    pub(super) processor_cpu_us: f64,
+}
+
+/// The median of a figure.
+pub(super) fn median_of(runs: &[Drained], figure: impl Fn(&Drained) -> f64) -> f64 {
+    median(runs.iter().map(figure))
 }
 
 /// Measures and reports.
 pub(super) async fn measure(servers: Servers, report: &mut Report) -> anyhow::Result<()> {
     let options = Options { ingests: 0, notifiers: 0, customers: 1, ..Options::new("drain") };
     let system = System::start(servers, options).await?;
-    let mut city = City::new();
+    let mut city = City::new(SIZE);
     city.build(system.pool(), system.kafka()).await?;
-    drain(&system, &mut city, WARM_UP, Credit::Spread).await?;
-    drain(&system, &mut city, WARM_UP / 2, Credit::OneAccount).await?;
+    payments(&system, &mut city, WARM_UP, Credit::Spread).await?;
+    payments(&system, &mut city, WARM_UP / 2, Credit::OneAccount).await?;
     let mut ceiling = Ceiling::copy_of(system.mysql(), system.pool()).await?;
     let (mut spread, mut one_account, mut bare) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=ROUNDS {
         bare.push(ceiling_run(&mut ceiling, &mut city).await?);
-        spread.push(drain(&system, &mut city, PAYMENTS, Credit::Spread).await?);
-        one_account.push(drain(&system, &mut city, PAYMENTS, Credit::OneAccount).await?);
-        let rate = |runs: &[Drained]| runs.last().map_or(0.0, |run| run.payments_per_second);
+        spread.push(payments(&system, &mut city, PAYMENTS, Credit::Spread).await?);
+        one_account.push(payments(&system, &mut city, PAYMENTS, Credit::OneAccount).await?);
+        let rate = |runs: &[Drained]| runs.last().map_or(0.0, |run| run.commands_per_second);
         eprintln!(
             "  … round {round}: bare {:.0}, drain {:.0}, one account {:.0} payments/s",
             bare.last().copied().unwrap_or_default(),
@@ -61,7 +69,7 @@ pub(super) async fn measure(servers: Servers, report: &mut Report) -> anyhow::Re
         );
     }
     ceiling.remove().await?;
-    let rate = |runs: &[Drained]| median(runs.iter().map(|run| run.payments_per_second));
+    let rate = |runs: &[Drained]| median_of(runs, |run| run.commands_per_second);
     let (spread_rate, bare_rate) = (rate(&spread), median(bare));
     report.add(
         "drain of a backlog over 10,000 accounts, batches of 500",
@@ -73,10 +81,10 @@ pub(super) async fn measure(servers: Servers, report: &mut Report) -> anyhow::Re
     report.add("drain / ceiling", spread_rate / bare_rate, "", Goal::AtLeast(0.8));
     report.add("drain with one credited account", rate(&one_account), "payments/s", Goal::None);
     report.add("one credited account / 10,000", rate(&one_account) / spread_rate, "", Goal::AtLeast(0.9));
-    let statements = median(spread.iter().map(|run| run.statements_per_payment));
+    let statements = median_of(&spread, |run| run.statements_per_command);
     report.add("SQL statements per payment, counted by MySQL", statements, "", Goal::AtMost(0.1));
-    report.add("commands in a batch, mean", median(spread.iter().map(|run| run.batch_mean)), "", Goal::None);
-    let cpu = median(spread.iter().map(|run| run.processor_cpu_us));
+    report.add("commands in a batch, mean", median_of(&spread, |run| run.batch_mean), "", Goal::None);
+    let cpu = median_of(&spread, |run| run.processor_cpu_us);
     report.add("CPU of the processor per payment", cpu, "us", Goal::None);
     system.finish().await
 }
@@ -87,50 +95,62 @@ async fn ceiling_run(ceiling: &mut Ceiling, city: &mut City) -> anyhow::Result<f
     Ok(PAYMENTS as f64 / took.as_secs_f64())
 }
 
-async fn drain(system: &System, city: &mut City, count: usize, credit: Credit) -> anyhow::Result<Drained> {
-    let payments = city.payments(count, credit);
+/// Drains the next `count` payments of the city.
+pub(super) async fn payments(
+    system: &System,
+    city: &mut City,
+    count: usize,
+    credit: Credit,
+) -> anyhow::Result<Drained> {
+    let payments = city.payments(count, credit).into_iter().map(|(_, envelope)| envelope);
+    drain(system, payments.collect()).await
+}
+
+/// Produces commands, none of which may be rejected, while the processor stands still, and lets it go on.
+pub(super) async fn drain(system: &System, commands: Vec<PartnerEnvelope>) -> anyhow::Result<Drained> {
+    let count = commands.len();
     let before = applied(system.pool(), 1).await?;
     let pid = system.pid(Service::Processor, 0).context("the processor does not run")?;
     let (statements, cpu, since) = (statements(system).await?, proc::cpu_seconds(pid)?, now_us());
     system.pause(Service::Processor, 0)?;
-    let produced = City::produce(system.kafka(), payments).await;
+    let produced = City::produce(system.kafka(), commands).await;
     system.resume(Service::Processor, 0)?;
     wait_applied(system.pool(), 1, before + produced?).await?;
     let batches = batches(system.pool(), since).await?;
-    let statements_per_payment = (self::statements(system).await? - statements) / count as f64;
+    let statements_per_command = (self::statements(system).await? - statements) / count as f64;
     let processor_cpu_us = (proc::cpu_seconds(pid)? - cpu) / count as f64 * 1e6;
     let ([(first, _), ..], [all_but_last @ .., (last, _)]) = (batches.as_slice(), batches.as_slice()) else {
-        bail!("a drain of {count} payments left no batch");
+        bail!("a drain of {count} commands left no batch");
     };
     if all_but_last.is_empty() {
-        bail!("a drain of {count} payments was one batch: too few to measure");
+        bail!("a drain of {count} commands was one batch: too few to measure");
     }
-    let measured: u64 = all_but_last.iter().map(|(_, payments)| payments).sum();
+    let measured: u64 = all_but_last.iter().map(|(_, commands)| commands).sum();
     Ok(Drained {
-        payments_per_second: measured as f64 / ((last - first) as f64 / 1e6),
+        commands_per_second: measured as f64 / ((last - first) as f64 / 1e6),
         batch_mean: measured as f64 / all_but_last.len() as f64,
-        statements_per_payment,
+        statements_per_command,
         processor_cpu_us,
     })
 }
 
-/// When each batch since `since_us` was decided, in microseconds since 1970, and how many payments it posted.
+/// When each batch since `since_us` was decided, in microseconds since 1970, and how many commands it decided.
 async fn batches(pool: &MySqlPool, since_us: i64) -> anyhow::Result<Vec<(i64, u64)>> {
+    // Partitions that no topic has are what a store was filled with.
     let rows = sqlx::query(
         "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', decided_at) AS at, CAST(COUNT(*) AS UNSIGNED), \
-         CAST(SUM(status <> 2) AS UNSIGNED) FROM payments WHERE source = 1 AND \
+         CAST(SUM(reason IS NOT NULL) AS UNSIGNED) FROM payments WHERE source = 1 AND kafka_partition < ? AND \
          decided_at >= '1970-01-01' + INTERVAL ? MICROSECOND GROUP BY decided_at ORDER BY decided_at",
     )
+    .bind(PARTNER_COMMANDS.partitions)
     .bind(since_us)
     .fetch_all(pool)
     .await?;
     let mut batches = Vec::with_capacity(rows.len());
     for row in rows {
-        let not_posted: u64 = row.try_get(2)?;
-        if not_posted > 0 {
-            bail!(
-                "{not_posted} payments of the backlog were not posted: the benchmark measures something else"
-            );
+        let rejected: u64 = row.try_get(2)?;
+        if rejected > 0 {
+            bail!("{rejected} commands of the backlog were rejected: the benchmark measures something else");
         }
         batches.push((row.try_get(0)?, row.try_get(1)?));
     }

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
-use super::proc;
 use super::wire::{self, Outcome, Requests, Signer};
 use crate::latency::Latencies;
+use crate::proc;
 use crate::report::{Goal, Report};
 use crate::sink::Sink;
 use crate::system::{Options, Servers, Service, System};

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use rustix::process::Signal;
 
+use super::median;
 use super::wire::{self, Requests, Signer};
-use super::{median, proc};
+use crate::proc;
 use crate::report::{Goal, Report};
 use crate::system::process::Process;
 use crate::system::{Options, Servers, Service, System, ports};
@@ -41,13 +42,7 @@ pub(super) async fn measure(servers: Servers, report: &mut Report) -> anyhow::Re
     let bare = start_bare(&system, bare_address).await?;
     let ingest_address: SocketAddr = system.url(0).trim_start_matches("http://").parse()?;
     let ingest_pid = system.pid(Service::Ingest, 0).context("ingest does not run")?;
-    let partner = &system.partners()[0];
-    let signer = Signer {
-        partner: partner.id,
-        key_id: &partner.key_id,
-        key_secret: &partner.key_secret,
-        mandates: &partner.mandates,
-    };
+    let signer = Signer::of(&system.partners()[0]);
     for (address, name) in [(bare_address, "warm-bare"), (ingest_address, "warm")] {
         let requests = Arc::new(Requests::sign(&signer, address, name, WARM_UP, None)?);
         wire::send(address, &requests, CONNECTIONS, None, DURATION).await?.only(202)?;

@@ -5,14 +5,19 @@
 
 mod alone;
 pub mod bare;
+mod batches;
 mod ceiling;
 mod city;
 mod drain;
+mod fill;
 mod flow;
 mod ingest;
 mod machine;
-mod proc;
+mod movements;
 mod produce;
+mod proof;
+mod statements;
+mod store;
 mod webhooks;
 mod wire;
 
@@ -33,8 +38,16 @@ const PROGRAMS: [&str; 4] = ["ingest", "processor", "notifier", "admin-api"];
 pub enum Section {
     /// Draining a backlog, compared with bare statements and with one hot account.
     Drain,
+    /// Draining a backlog of every kind of command, compared with plain payments; then verifying what it left.
+    Movements,
+    /// Draining into a store of many payments, compared with an empty one; what the indexes of lists cost.
+    Store,
     /// Accepting payments, compared with a bare HTTP server.
     Ingest,
+    /// Accepting payments in batches, compared with single ones.
+    Batches,
+    /// Statement pages and balances of the past on an account of many entries.
+    Statements,
     /// One payment at a time.
     Alone,
     /// Payments through everything: latencies, the sustained rate, memory.
@@ -43,20 +56,52 @@ pub enum Section {
     Webhooks,
 }
 
+impl Section {
+    /// Whether there is a tiny form of it.
+    const fn has_sizes(self) -> bool {
+        matches!(self, Self::Movements | Self::Store | Self::Batches | Self::Statements)
+    }
+}
+
 /// The settings of `loadtest bench`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {
     /// Only these sections; all when none is named.
     #[arg(long, value_enum)]
     pub only: Vec<Section>,
+    /// Payments that the full store of `store` holds [default: 300000]; about 1.5 KB of disk each.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub store_payments: Option<u64>,
+    /// Entries of the account of `statements` [default: 1000000]; about 1 KB of disk each.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub statement_entries: Option<u64>,
+    /// Only see whether `movements`, `store`, `batches` and `statements` work: tiny sizes, in a debug build as well. The
+    /// figures mean nothing, and the other sections are left out.
+    #[arg(long)]
+    pub quick: bool,
     /// Where to write the figures as JSON.
     #[arg(long, default_value = ".local/bench.json")]
     pub out: PathBuf,
 }
 
+impl Config {
+    /// How much of something, unless only whether it works is looked at.
+    const fn size(&self, measured: usize, quick: usize) -> usize {
+        if self.quick { quick } else { measured }
+    }
+
+    fn store_payments(&self) -> u64 {
+        self.store_payments.unwrap_or_else(|| self.size(300_000, 5_000) as u64)
+    }
+
+    fn statement_entries(&self) -> u64 {
+        self.statement_entries.unwrap_or_else(|| self.size(1_000_000, 5_000) as u64)
+    }
+}
+
 /// Measures, prints a table and writes the figures; fails when a goal is missed only in what it prints.
 pub async fn run(config: &Config) -> anyhow::Result<()> {
-    if cfg!(debug_assertions) {
+    if cfg!(debug_assertions) && !config.quick {
         bail!("this is a debug build and measures nothing: run `make bench`");
     }
     for program in PROGRAMS {
@@ -72,9 +117,16 @@ pub async fn run(config: &Config) -> anyhow::Result<()> {
         if !config.only.is_empty() && !config.only.contains(section) {
             continue;
         }
+        if config.quick && !section.has_sizes() {
+            continue;
+        }
         let servers = Servers::from_env()?;
         match section {
             Section::Drain => drain::measure(servers, &mut report).await?,
+            Section::Movements => movements::measure(servers, config, &mut report).await?,
+            Section::Store => store::measure(servers, config, &mut report).await?,
+            Section::Batches => batches::measure(servers, config, &mut report).await?,
+            Section::Statements => statements::measure(servers, config, &mut report).await?,
             Section::Ingest => ingest::measure(servers, &mut report).await?,
             Section::Alone => alone::measure(servers, &mut report).await?,
             Section::Flow => flow::measure(servers, &mut report).await?,

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::city::{self, City};
 use super::drain::statements_of;
-use super::proc;
+use crate::proc;
 use crate::report::{Goal, Report};
 use crate::sink::Sink;
 use crate::system::{Options, Servers, Service, System};
@@ -86,7 +86,8 @@ async fn deliver(
     mandates.retain(|mandate| mandate.partner == partner);
     system.terminate(Service::Notifier, 0).await?;
     let applied = city::applied(system.pool(), 1).await?;
-    City::produce(system.kafka(), city::payments(&mandates, applied..applied + count)).await?;
+    let payments = city::payments(&mandates, applied..applied + count);
+    City::produce(system.kafka(), payments.into_iter().map(|(_, envelope)| envelope)).await?;
     city::wait_applied(system.pool(), 1, applied + count).await?;
     let before: Vec<u64> = paths.iter().map(|path| sink.counts(path).events).collect();
     let statements = statements_of(system, Role::Notifier).await?;

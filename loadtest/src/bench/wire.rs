@@ -4,6 +4,8 @@
 //!
 //! One request at a time on each connection; nothing is repeated.
 
+mod requests;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,105 +13,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use client::PaymentRequest;
-use domain::http_signature::{self, RequestParts, content_digest};
-use domain::ids::{MandateId, PartnerId, PaymentId, payment_id};
-use domain::money::{Amount, Currency};
-use domain::secret::HmacKey;
-use http::{HeaderMap, HeaderValue, Method};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::driver::{now_us, scatter};
+pub(super) use requests::{Requests, Signer};
+
+use crate::driver::now_us;
 use crate::latency::Latencies;
 
 /// How long an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-/// The longest answer that is read.
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// The longest answer that is read: that of a batch of 500.
+const ANSWER_BYTES_MAX: usize = 1_024 * 1_024;
 /// What a timer may be late by its nature. A request begun so little late counts from when it was begun.
 const TIMER_SLACK: Duration = Duration::from_millis(2);
-const PATH: &str = "/v1/payments";
-
-/// Who posts.
-pub(super) struct Signer<'a> {
-    pub(super) partner: PartnerId,
-    pub(super) key_id: &'a str,
-    pub(super) key_secret: &'a str,
-    pub(super) mandates: &'a [MandateId],
-}
-
-/// Requests as bytes.
-pub(super) struct Requests {
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
-    /// The payment that each stands for.
-    pub(super) payments: Vec<PaymentId>,
-}
-
-impl Requests {
-    /// Signs `count` payments for the server at `address`; `wait` is `Prefer: wait`. Signatures hold for 300 s.
-    pub(super) fn sign(
-        signer: &Signer<'_>,
-        address: SocketAddr,
-        name: &str,
-        count: usize,
-        wait: Option<u8>,
-    ) -> anyhow::Result<Self> {
-        let (key, authority) = (HmacKey::from_base64(signer.key_secret)?, address.to_string());
-        let mut requests =
-            Self { bytes: Vec::with_capacity(count * 900), ends: Vec::new(), payments: Vec::new() };
-        for number in 0..count as u64 {
-            let draw = scatter(number);
-            let mandate = signer.mandates[(draw % signer.mandates.len() as u64) as usize];
-            let amount = Amount::new(1 + ((draw >> 40) % 100) as i64, Currency::EUR)?;
-            let mut payment = PaymentRequest::new(mandate, amount);
-            payment.reference = Some(format!("order-{number}"));
-            let body = serde_json::to_vec(&payment)?;
-            let idempotency_key = format!("{name}-{number}");
-            let mut headers = HeaderMap::new();
-            headers.insert("content-type", HeaderValue::from_static("application/json"));
-            headers.insert("content-digest", content_digest::header_value(&body));
-            headers.insert("idempotency-key", HeaderValue::try_from(&idempotency_key)?);
-            let parts = RequestParts {
-                method: &Method::POST,
-                authority: &authority,
-                path: PATH,
-                query: None,
-                headers: &headers,
-                has_body: true,
-            };
-            http_signature::sign(&parts, signer.key_id, &key, now_us() / 1_000_000, None)?
-                .insert_into(&mut headers);
-            if let Some(wait) = wait {
-                headers.insert("prefer", HeaderValue::try_from(format!("wait={wait}"))?);
-            }
-            requests.push(&authority, &headers, &body);
-            requests.payments.push(payment_id(signer.partner, &idempotency_key));
-        }
-        Ok(requests)
-    }
-
-    fn push(&mut self, authority: &str, headers: &HeaderMap, body: &[u8]) {
-        self.bytes.extend_from_slice(format!("POST {PATH} HTTP/1.1\r\nhost: {authority}\r\n").as_bytes());
-        for (name, value) in headers {
-            self.bytes.extend_from_slice(name.as_str().as_bytes());
-            self.bytes.extend_from_slice(b": ");
-            self.bytes.extend_from_slice(value.as_bytes());
-            self.bytes.extend_from_slice(b"\r\n");
-        }
-        self.bytes.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
-        self.bytes.extend_from_slice(body);
-        self.ends.push(self.bytes.len());
-    }
-
-    fn get(&self, index: usize) -> Option<&[u8]> {
-        let start = if index == 0 { 0 } else { *self.ends.get(index - 1)? };
-        Some(&self.bytes[start..*self.ends.get(index)?])
-    }
-}
 
 /// One answered request.
 #[derive(Debug, Clone, Copy)]
@@ -191,6 +110,22 @@ pub(super) async fn send(
     }
     outcome.elapsed = started.elapsed();
     Ok(outcome)
+}
+
+/// Sends one request on a connection of its own and gives the answer's body; every other status than 200 is an error.
+pub(super) async fn body(address: SocketAddr, requests: &Requests, index: usize) -> anyhow::Result<Vec<u8>> {
+    let stream = TcpStream::connect(address).await?;
+    let mut worker =
+        Worker { stream, buffer: Vec::new(), answered: Vec::new(), latencies: Latencies::default() };
+    let request = requests.get(index).context("there is no such request")?;
+    let exchange = tokio::time::timeout(ANSWER_TIMEOUT, worker.exchange(request)).await;
+    let status = exchange.context("an answer took too long")??;
+    let start = worker.buffer.windows(4).position(|window| window == b"\r\n\r\n").map_or(0, |end| end + 4);
+    let body = worker.buffer.split_off(start);
+    if status != 200 {
+        bail!("an answer {status} came: {}", String::from_utf8_lossy(&body));
+    }
+    Ok(body)
 }
 
 struct Worker {
