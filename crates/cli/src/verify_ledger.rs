@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use runtime::config::MysqlConfig;
 use verifier::{Invariant, Report};
 
@@ -22,32 +23,74 @@ pub(crate) struct Options {
     /// Remember here what was verified, and go on from there the next time. Without it everything is read anew.
     #[arg(long)]
     state: Option<PathBuf>,
+    /// Verify this export instead of a live database: it is loaded into the empty database of --scratch-url first.
+    #[arg(long, requires = "scratch_url", conflicts_with = "mysql_url")]
+    export: Option<PathBuf>,
+    /// An empty database with the schema (`migrate apply` makes one), and a user who may write it.
+    #[arg(long, env = "WIRED_SCRATCH_MYSQL_URL", hide_env_values = true)]
+    scratch_url: Option<String>,
+    /// Folder of signed checkpoints, out of reach of whoever can write the database. Goes with --public-key.
+    #[arg(long, requires = "public_key")]
+    checkpoints: Option<PathBuf>,
+    /// File with the public key that checkpoints are signed with: base64 of 32 bytes.
+    #[arg(long, requires = "checkpoints")]
+    public_key: Option<PathBuf>,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) async fn run(settings: &Settings, options: &Options) -> anyhow::Result<ExitCode> {
-    let url = options.mysql_url.clone().or_else(|| settings.get("WIRED_MYSQL_URL"));
+    let pool = match (&options.export, &options.scratch_url) {
+        (Some(folder), Some(scratch_url)) => {
+            let pool = MysqlConfig { mysql_url: scratch_url.clone() }.pool("verify", 2)?;
+            let rows = verifier::import(&pool, folder).await.context("the export could not be loaded")?;
+            eprintln!("loaded {rows} rows");
+            pool
+        }
+        (_, _) => pool(settings, options.mysql_url.as_deref())?,
+    };
+    let verified = verifier::verify(&pool, options.state.as_deref()).await;
+    let mut report =
+        verified.context("the ledger could not be read to its end (`make status` tells what runs)")?;
+    let vouched = match (&options.checkpoints, &options.public_key) {
+        (Some(folder), Some(key)) => {
+            let key = public_key(key)?;
+            Some(verifier::verify_checkpoints(&pool, folder, &key, &mut report).await?)
+        }
+        (_, _) => None,
+    };
+    let statement = vouched.unwrap_or_default().statement();
+    if options.json {
+        let mut json = serde_json::to_value(&report)?;
+        json["vouched"] = serde_json::Value::String(statement);
+        println!("{}", serde_json::to_string_pretty(&json)?);
+    } else {
+        print!("{}", text(&report));
+        println!("{statement}");
+    }
+    if let Some(first) = report.findings.first() {
+        bail!("the ledger is broken; first bad row: {first}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The ledger of the read-only user.
+pub(crate) fn pool(settings: &Settings, url: Option<&str>) -> anyhow::Result<sqlx::MySqlPool> {
+    let url = url.map(str::to_owned).or_else(|| settings.get("WIRED_MYSQL_URL"));
     let Some(mysql_url) = url.or_else(|| settings::from_file(Path::new(LOCAL_FILE), "WIRED_MYSQL_URL"))
     else {
         bail!(
             "say --mysql-url or WIRED_MYSQL_URL (mysql://user:password@host:port/database), or run `make up` once"
         )
     };
-    let pool = MysqlConfig { mysql_url }.pool("verify", 2)?;
-    let verified = verifier::verify(&pool, options.state.as_deref()).await;
-    let report =
-        verified.context("the ledger could not be read to its end (`make status` tells what runs)")?;
-    if options.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print!("{}", text(&report));
-    }
-    if let Some(first) = report.findings.first() {
-        bail!("the ledger is broken; first bad row: {first}");
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(MysqlConfig { mysql_url }.pool("verify", 2)?)
+}
+
+fn public_key(path: &Path) -> anyhow::Result<[u8; 32]> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let key = STANDARD.decode(text.trim()).ok().and_then(|key| key.try_into().ok());
+    key.with_context(|| format!("{} holds no base64 of 32 bytes", path.display()))
 }
 
 fn text(report: &Report) -> String {

@@ -22,9 +22,11 @@
 //! came after the last one; it then trusts what it verified before, so run without it from time to time. A broken
 //! ledger is not written into the state, so it is found again.
 //!
-//! **Not found here:** a ledger rewritten as a whole with all its hashes, since nothing outside the database vouches
-//! for it yet; reads of rows that were verified before, in a run with a state file.
+//! **Not found by the chains alone:** a ledger rewritten as a whole with all its hashes. Signed checkpoints outside the
+//! database tell: [`verify_checkpoints`]. A run with a state file does not read again what was verified before.
 
+mod checkpoints;
+mod export;
 mod outcomes;
 mod passes;
 mod report;
@@ -38,8 +40,11 @@ use std::{
     time::Instant,
 };
 
+use ed25519_dalek::VerifyingKey;
 use sqlx::MySqlPool;
 
+pub use checkpoints::Vouched;
+pub use export::{export, import};
 pub use outcomes::{Outcomes, outcomes};
 pub use report::{Finding, Invariant, Report};
 
@@ -49,6 +54,17 @@ pub enum Error {
     /// MySQL refused.
     #[error("MySQL: {0}")]
     Mysql(#[from] sqlx::Error),
+    /// The public key is no point of the curve.
+    #[error("the public key is none of ed25519")]
+    Key,
+    /// A folder of checkpoints or an export is not as it was written.
+    #[error("{path}: {reason}")]
+    Folder {
+        /// Which file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The state file is unusable.
     #[error("{path}: {reason}; remove it to verify everything anew")]
     State {
@@ -62,6 +78,22 @@ pub enum Error {
 /// Verifies the ledger. With `state_file`, goes on where the last run with it ended.
 pub async fn verify(pool: &MySqlPool, state_file: Option<&Path>) -> Result<Report, Error> {
     run(pool, state_file, None).await
+}
+
+/// Verifies the ledger against the signed checkpoints in `folder`. What is wrong is added to `report`, which should be
+/// that of a whole run: a checkpoint fixes the last entry of an account, and the chain fixes those before.
+pub async fn verify_checkpoints(
+    pool: &MySqlPool,
+    folder: &Path,
+    public_key: &[u8; 32],
+    report: &mut Report,
+) -> Result<Vouched, Error> {
+    let key = VerifyingKey::from_bytes(public_key).map_err(|_| Error::Key)?;
+    // With findings of its own: an account that is gone leaves so many that they would hide what was signed.
+    let mut own = Report::default();
+    let vouched = checkpoints::verify(pool, folder, &key, &mut own).await;
+    report.absorb(own);
+    vouched
 }
 
 /// Verifies the whole ledger, reading so many rows in a second at most: for a bank at work, whose customers come first.

@@ -72,7 +72,8 @@ pub struct Report {
     pub checks: BTreeMap<Invariant, u64>,
     /// How many rows of each table were read.
     pub rows: BTreeMap<&'static str, u64>,
-    /// The rows that are wrong, in the order in which they were met; empty when the ledger is whole. At most 20.
+    /// The rows that are wrong, in the order in which they were met; empty when the ledger is whole. At most 20, and 20
+    /// of checkpoints.
     pub findings: Vec<Finding>,
     /// `true`: rows verified by an earlier run were trusted.
     pub resumed: bool,
@@ -104,6 +105,17 @@ impl Report {
     /// Whether enough is known.
     pub(crate) fn is_full(&self) -> bool {
         self.findings.len() >= FINDINGS_MAX
+    }
+
+    /// Adds what another one counted and found.
+    pub(crate) fn absorb(&mut self, other: Self) {
+        for (invariant, checks) in other.checks {
+            *self.checks.entry(invariant).or_default() += checks;
+        }
+        for (table, rows) in other.rows {
+            *self.rows.entry(table).or_default() += rows;
+        }
+        self.findings.extend(other.findings);
     }
 
     pub(crate) fn found(&mut self, finding: Finding) {

@@ -27,17 +27,21 @@ macro_rules! micros {
 }
 
 mod accounts;
+mod checkpoints;
 mod commands;
 mod dead_letters;
 mod events;
+mod export;
 mod mandates;
 mod snapshot;
 pub(crate) mod unaccounted;
 
 pub(crate) use accounts::*;
+pub(crate) use checkpoints::*;
 pub(crate) use commands::*;
 pub(crate) use dead_letters::*;
 pub(crate) use events::*;
+pub(crate) use export::*;
 pub(crate) use mandates::*;
 pub(crate) use snapshot::*;
 

@@ -19,6 +19,8 @@ pub(crate) struct Account {
     pub(crate) last_entry: Option<u64>,
     /// The sum of its holds.
     pub(crate) holds_minor: i128,
+    /// 0 for test money.
+    pub(crate) livemode: u8,
 }
 
 const ACCOUNT_COLUMNS: &str = concat!(
@@ -26,7 +28,8 @@ const ACCOUNT_COLUMNS: &str = concat!(
      a.version, a.head, ",
     micros!("a.entered_at"),
     ", (SELECT e.version FROM entries e WHERE e.account_id = a.id ORDER BY e.version DESC LIMIT 1), \
-     (SELECT CAST(COALESCE(SUM(h.amount_minor), 0) AS CHAR) FROM holds h WHERE h.account_id = a.id) FROM accounts a "
+     (SELECT CAST(COALESCE(SUM(h.amount_minor), 0) AS CHAR) FROM holds h WHERE h.account_id = a.id), \
+     a.livemode FROM accounts a "
 );
 
 fn account(row: &MySqlRow) -> Result<Account> {
@@ -44,6 +47,7 @@ fn account(row: &MySqlRow) -> Result<Account> {
         entered_at: row.try_get(10)?,
         last_entry: row.try_get(11)?,
         holds_minor: number(row, 12)?,
+        livemode: row.try_get(13)?,
     })
 }
 

@@ -6,7 +6,10 @@ use domain::{
     money::Currency,
 };
 
-use super::{MySqlPool, Result, Sql, Uuid, rows, uuid};
+use super::{MySqlPool, Result, Sql, Uuid, is_sandbox_settlement, rows, uuid};
+
+/// Accounts that are looked at for one that nobody opened.
+const CANDIDATES: u32 = 1_000;
 
 /// An entry that its payment does not refer to.
 pub(crate) async fn entry(pool: &MySqlPool) -> Result<Option<(Uuid, u64)>> {
@@ -37,14 +40,15 @@ pub(crate) async fn event(pool: &MySqlPool) -> Result<Option<(Uuid, u64)>> {
 pub(crate) async fn account(pool: &MySqlPool) -> Result<Option<Uuid>> {
     let mut sql = Sql::new();
     sql.text(
-        "SELECT a.id FROM accounts a LEFT JOIN changes c ON c.target_id = a.id AND c.kind = 'open_account' \
-         AND c.reason IS NULL WHERE c.id IS NULL AND a.owner_id <> ",
+        "SELECT a.id, a.owner_id, a.currency FROM accounts a LEFT JOIN changes c ON c.target_id = a.id \
+         AND c.kind = 'open_account' AND c.reason IS NULL WHERE c.id IS NULL AND a.owner_id <> ",
     );
     sql.uuid(sandbox_owner().uuid()).text(" AND a.id NOT IN (").list(Currency::ALL, |sql, currency| {
         sql.uuid(sandbox_account_id(*currency).uuid());
     });
-    sql.text(") LIMIT 1");
-    Ok(rows(pool, &sql, |row| uuid(row, 0)).await?.pop())
+    sql.text(") LIMIT ").int(CANDIDATES);
+    let candidates = rows(pool, &sql, |row| Ok((uuid(row, 0)?, is_sandbox_settlement(row)?))).await?;
+    Ok(candidates.into_iter().find(|(_, derived)| !derived).map(|(id, _)| id))
 }
 
 /// A mandate that nobody granted, declined, gave up or let expire.

@@ -81,6 +81,8 @@ pub(crate) struct Ledger {
     sequences: HashMap<PartnerId, u64>,
     offsets: [u64; 2],
     clock: i64,
+    /// Accounts are opened for test money.
+    test_money: bool,
     queued: String,
 }
 
@@ -99,6 +101,7 @@ impl Ledger {
             sequences: HashMap::new(),
             offsets: [0; 2],
             clock: 1_700_000_000_000_000,
+            test_money: false,
             queued: TABLES[..11].iter().map(|table| format!("DELETE FROM {table}; ")).collect(),
         };
         let (customer, settlement) = (ledger.customer, ledger.settlement);
@@ -127,7 +130,8 @@ impl Ledger {
     }
 
     pub(crate) async fn execute(&self, sql: &str) {
-        sqlx::raw_sql(sql).execute(&self.pool).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let shown = &sql[..sql.len().min(300)];
+        sqlx::raw_sql(sql).execute(&self.pool).await.unwrap_or_else(|error| panic!("{shown}: {error}"));
     }
 
     /// Keeps the ledger as it is, to be brought back by [`Self::restore`].
@@ -243,7 +247,8 @@ impl Ledger {
         let mut sql = Sql::new();
         sql.text("INSERT INTO accounts VALUES (").uuid(account.uuid()).text(",").int(kind.code()).text(",");
         sql.uuid(id).text(",'EUR',1,0,0,0,NULL,NULL,0,0,0,").bytes(&GENESIS).text(",");
-        sql.datetime(at.civil()).text(")");
+        let test = self.test_money;
+        sql.datetime(at.civil()).text(",").int(u8::from(!test)).text(")");
         self.queue(sql.as_str());
         if let Owner::Partner(partner) = owner {
             let (partner, account) = (hex(partner.uuid()), hex(account.uuid()));

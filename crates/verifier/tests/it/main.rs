@@ -1,6 +1,7 @@
 //! The verifier on real MySQL: a whole ledger is found whole, also while it is written; every kind of alteration in
 //! every table is found, and the first bad row named.
 
+mod checkpoints;
 mod ledger;
 
 use std::path::Path;
@@ -107,7 +108,7 @@ async fn every_alteration_is_found_and_its_row_named() {
         (format!("UPDATE accounts SET entered_at = entered_at + INTERVAL 1 SECOND WHERE id = {customer}"), I2, "accounts", customer_key.clone()),
         (format!("DELETE FROM accounts WHERE id = {customer}"), I3, "accounts", "EUR".into()),
         (
-            format!("INSERT INTO accounts SELECT {paid}, owner_kind, owner_id, currency, status, 0, 0, 0, NULL, NULL, 0, 0, 0, REPEAT('\\0', 32), entered_at FROM accounts WHERE id = {customer}"),
+            format!("INSERT INTO accounts SELECT {paid}, owner_kind, owner_id, currency, status, 0, 0, 0, NULL, NULL, 0, 0, 0, REPEAT('\\0', 32), entered_at, livemode FROM accounts WHERE id = {customer}"),
             I4, "accounts", String::new(),
         ),
         (format!("UPDATE settlement_accounts SET account_id = {customer}"), I6, "settlement_accounts", "EUR".into()),
@@ -315,6 +316,7 @@ async fn every_alteration_of_every_kind_is_found_and_its_row_named() {
         (format!("UPDATE payments SET told_sequence = 1 WHERE id = {}", derived("bank transfer")), I9, "events", "sequence 1".into()),
         // accounts
         ("UPDATE changes SET command = REPLACE(command, '500', '300'), fingerprint = 'x' WHERE kind = 'set_limits'".to_owned(), I7, "entries", String::new()),
+        (format!("UPDATE accounts SET livemode = 0 WHERE id = {customer}"), I8, "payments", "pay_".to_owned()),
         (format!("UPDATE accounts SET status = 1 WHERE id = {}", derived("closed")), I6, "changes", String::new()),
         (format!("UPDATE accounts SET status = 3 WHERE id = {customer}"), I6, "accounts", ledger.customer.to_string()),
         (format!("UPDATE accounts SET owner_id = {customer} WHERE id = {}", derived("test account")), I6, "changes", String::new()),
@@ -438,6 +440,32 @@ async fn a_second_run_reads_only_what_is_new_and_still_finds_what_was_taken_back
     assert!(error.contains("remove it"), "{error}");
     pool.close().await;
     env.close().await;
+}
+
+#[tokio::test]
+async fn an_export_is_verified_with_the_same_findings() {
+    let (env, scratch) = (Env::new("verifier-export").await, Env::new("verifier-import").await);
+    let folder = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::write(env.pool()).await;
+    ledger.write_every_kind().await;
+    // Something to find in three tables, a text that is no ASCII, and a dead letter that is no text.
+    ledger.execute("UPDATE entries SET amount_minor = amount_minor + 1 WHERE version = 3").await;
+    ledger.execute("UPDATE payments SET reference = 'Café \\'x\\'' WHERE kind = 2").await;
+    ledger.execute("UPDATE dead_letters SET record_value = 0x00ff0a27, status = 9 WHERE status = 1").await;
+    let live = verify(&env, None).await;
+    assert!(live.findings.len() > 3, "{:#?}", live.findings);
+    let files = folder.path().join("export");
+    let reader = env.service_mysql("verifier").pool("export", 1).unwrap();
+    let written = verifier::export(&reader, &files).await.unwrap();
+    assert!(verifier::export(&reader, &files).await.is_err(), "an export is never overwritten");
+    assert_eq!(verifier::import(scratch.pool(), &files).await.unwrap(), written);
+    let loaded = verify(&scratch, None).await;
+    assert_eq!((&loaded.findings, &loaded.rows, &loaded.checks), (&live.findings, &live.rows, &live.checks));
+    let again = verifier::import(scratch.pool(), &files).await.unwrap_err().to_string();
+    assert!(again.contains("not empty"), "{again}");
+    reader.close().await;
+    env.close().await;
+    scratch.close().await;
 }
 
 #[tokio::test]

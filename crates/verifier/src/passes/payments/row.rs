@@ -266,4 +266,8 @@ pub(super) fn check_posting(
         let say = || (format!("{} in {:?}", key_of(account), payment.currency), format!("{currency:?}"));
         report.hold(Invariant::I1, row, currency.is_some() && currency == payment.currency.as_deref(), say);
     }
+    let modes = [payment.debit, payment.credit].map(|id| id.and_then(|id| referred.accounts.get(&id)));
+    let modes = modes.map(|account| account.map(|it| it.livemode));
+    let say = || ("both accounts to hold test money, or neither".to_owned(), format!("{modes:?}"));
+    report.hold(Invariant::I8, row, modes[0] == modes[1], say);
 }

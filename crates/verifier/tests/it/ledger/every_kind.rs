@@ -3,7 +3,7 @@
 use domain::{
     command::{MandateTerms, PartnerCommand, RejectDeadLetter, SandboxMandate, SandboxState, SetLimits},
     event::CreditView,
-    ids::{expiry_id, mandate_end_id, sandbox_account_id, sandbox_owner},
+    ids::{expiry_id, mandate_end_id, sandbox_account_id, sandbox_owner, sandbox_settlement_id},
     money::decimal_text,
     topic::Source,
 };
@@ -361,11 +361,12 @@ impl Ledger {
         let terms = Self::terms("test mandate");
         let id = payment_id(self.partner, "sandbox");
         let at = self.tick();
-        for (account, owner) in
-            [(sandbox_account_id(EUR), Owner::Bank), (account, Owner::Customer(sandbox_owner()))]
-        {
-            self.account_row(account, owner, at);
-        }
+        self.test_money = true;
+        let settlement = sandbox_settlement_id(PartnerId::from_uuid(derived_uuid("tester")), EUR);
+        self.account_row(sandbox_account_id(EUR), Owner::Bank, at);
+        self.account_row(settlement, Owner::Partner(PartnerId::from_uuid(derived_uuid("tester"))), at);
+        self.account_row(account, Owner::Customer(sandbox_owner()), at);
+        self.test_money = false;
         let posting = self.enter(id, [sandbox_account_id(EUR), account], 5_000, at);
         let view = Self::view(id, PaymentKind::Deposit, PaymentStatus::Posted, 5_000, at);
         let offset = self.offsets[0];
