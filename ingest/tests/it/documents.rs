@@ -90,6 +90,27 @@ fn routes_are_registered_with_their_documentation_alone() {
     assert_eq!(source.matches(".routes(routes!(").count(), paths, "one line for each path");
 }
 
+/// The guide says of every rejection that a partner can meet what to do about it.
+#[test]
+fn the_guide_explains_every_rejection() {
+    use domain::payment::Reason;
+    let guide = include_str!("../../../docs/partner-guide.md");
+    for reason in Reason::ALL {
+        // Of commands of the bank alone, and of a cancel, which is answered with the mandate as it stands.
+        let told_to_nobody = matches!(
+            reason,
+            Reason::StatusUnchanged
+                | Reason::IdempotencyConflict
+                | Reason::MandateNotActive
+                | Reason::PaymentNotReversible
+                | Reason::AccountNotEmpty
+                | Reason::DeadLetterUnknown
+                | Reason::BankAccount
+        );
+        assert!(told_to_nobody || guide.contains(&format!("`{reason}`")), "{reason}");
+    }
+}
+
 /// The keys of an answer against the properties of its schema.
 fn check_keys(document: &Value, schema: &str, answer: &Value) {
     let mut properties = BTreeSet::new();
