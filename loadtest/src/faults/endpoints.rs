@@ -1,23 +1,30 @@
-//! Whether bad endpoints make healthy ones wait: 20 healthy ones alone, and then beside one that hangs and one that
-//! refuses, in one run of one system.
+//! Whether bad endpoints make healthy ones wait: healthy ones alone, and then beside bad ones, in one run of one system.
+//!
+//! Each endpoint belongs to a partner of its own and gets as many events as any other. What a healthy endpoint waits
+//! for is the time from decision to receipt. Afterwards every event of a bad endpoint must be delivered or stand in
+//! MySQL to be tried again.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
 use super::{audit, driver_partners, sinks, store};
 use crate::driver::{self, Load, Pace, Progress};
+use crate::proc;
 use crate::sink::{Behaviour, Sink};
 use crate::system::{Options, Servers, Service, System, ports};
 
-/// Endpoints that answer at once.
-const HEALTHY: usize = 20;
 /// What the first payments of a process pay for connections and plans is not measured.
 const WARM_UP: Duration = Duration::from_secs(3);
-/// How long after the last payment the last webhook may come.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long after the last payment the last webhook may come, and the last delivery be recorded.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// What a talkative endpoint answers.
+const TALK_BYTES: usize = 10 << 20;
 
 /// How an endpoint is bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,6 +33,70 @@ pub enum Bad {
     Hanging,
     /// Nobody listens.
     Refused,
+    /// It answers 500.
+    Failing,
+    /// It resets the connection instead of answering.
+    Resetting,
+    /// It answers a byte a second.
+    Dripping,
+    /// It answers 10 MiB.
+    Talkative,
+}
+
+impl Bad {
+    const fn behaviour(self) -> Behaviour {
+        match self {
+            Self::Hanging => Behaviour::Hang,
+            // Nothing of it reaches the sink.
+            Self::Refused => Behaviour::Accept,
+            Self::Failing => Behaviour::Status(500),
+            Self::Resetting => Behaviour::Reset,
+            Self::Dripping => Behaviour::Drip,
+            Self::Talkative => Behaviour::Long(TALK_BYTES),
+        }
+    }
+}
+
+/// Which endpoints there are, and what they get.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Endpoints that answer at once.
+    pub healthy: usize,
+    /// The others.
+    pub bad: Vec<(Bad, usize)>,
+    /// Of each half: healthy endpoints alone, and beside the bad ones.
+    pub half: Duration,
+    /// Payments a second to all healthy endpoints together.
+    pub rate: f64,
+}
+
+impl Plan {
+    /// 20 healthy endpoints, one that hangs and one that refuses.
+    pub fn two_bad(half: Duration, rate: f64) -> Self {
+        Self { healthy: 20, bad: vec![(Bad::Hanging, 1), (Bad::Refused, 1)], half, rate }
+    }
+
+    /// 50 endpoints of which 15 are healthy.
+    pub fn fifty(half: Duration, rate: f64) -> Self {
+        let bad = vec![
+            (Bad::Hanging, 10),
+            (Bad::Failing, 10),
+            (Bad::Resetting, 5),
+            (Bad::Dripping, 5),
+            (Bad::Talkative, 5),
+        ];
+        Self { healthy: 15, bad, half, rate }
+    }
+
+    /// How each bad endpoint is bad, by the index of its partner.
+    fn each_bad(&self) -> impl Iterator<Item = (usize, Bad)> {
+        let kinds = self.bad.iter().flat_map(|(bad, count)| std::iter::repeat_n(*bad, *count));
+        (self.healthy..).zip(kinds)
+    }
+
+    fn all(&self) -> usize {
+        self.healthy + self.bad.iter().map(|(_, count)| count).sum::<usize>()
+    }
 }
 
 /// What healthy endpoints waited for: from decision to receipt.
@@ -43,6 +114,10 @@ pub struct Measured {
     pub webhooks: [usize; 2],
     /// Attempts at the bad ones.
     pub attempts: BTreeMap<Bad, u64>,
+    /// Events of the bad ones, all of which are delivered or stand in MySQL.
+    pub events_of_bad: u64,
+    /// The most memory that the notifier had resident, in MiB.
+    pub notifier_mib: f64,
 }
 
 impl Measured {
@@ -52,29 +127,42 @@ impl Measured {
     }
 }
 
-/// Measures each half for `half`, with `rate` payments a second to the healthy partners.
-pub async fn run(half: Duration, rate: f64) -> anyhow::Result<Measured> {
-    let options = Options { partners: HEALTHY as u32 + 2, customers: 4, ..Options::new("endpoints") };
+/// One run.
+pub async fn run(plan: &Plan) -> anyhow::Result<Measured> {
+    let options = Options { partners: plan.all() as u32, customers: 4, ..Options::new("endpoints") };
     let system = System::start(Servers::from_env()?, options).await?;
     let sink = sinks(&system).await?;
-    let (hanging, refused) = (HEALTHY, HEALTHY + 1);
-    sink.behave(&audit::webhook_path(hanging), Behaviour::Hang);
+    sink.trust_bodies();
     system.terminate(Service::Notifier, 0).await?;
     let nobody = format!("http://{}/webhooks", ports::free()?);
-    store::set_endpoint_url(system.pool(), system.partners()[refused].id, &nobody).await?;
+    for (index, bad) in plan.each_bad() {
+        sink.behave(&audit::webhook_path(index), bad.behaviour());
+        if bad == Bad::Refused {
+            store::set_endpoint_url(system.pool(), system.partners()[index].id, &nobody).await?;
+        }
+    }
     system.restart(Service::Notifier, 0).await?;
 
-    drive(&system, "warm-up", HEALTHY, WARM_UP, rate).await?;
-    let alone = drive(&system, "alone", HEALTHY, half, rate).await?;
-    let alone = waits(&sink, &alone).await?;
+    let before = audit::sequences(&system).await?;
+    let (healthy, all) = (0..plan.healthy, 0..plan.all());
+    drive(&system, "warm-up", healthy.clone(), WARM_UP, plan.rate).await?;
+    let alone = drive(&system, "alone", healthy.clone(), plan.half, plan.rate).await?;
+    let alone = waits(&sink, &alone, plan.healthy).await?;
     // As much again for the bad ones, so that each of them has as many events as a healthy one has.
-    let share = rate * (HEALTHY + 2) as f64 / HEALTHY as f64;
-    let beside = drive(&system, "beside", HEALTHY + 2, half, share).await?;
-    let beside = waits(&sink, &beside).await?;
+    let share = plan.rate * all.len() as f64 / plan.healthy as f64;
+    let beside = drive(&system, "beside", all, plan.half, share).await?;
+    let beside = waits(&sink, &beside, plan.healthy).await?;
+    let events_of_bad = nothing_lost(&system, &sink, plan, &before).await?;
     let mut attempts = BTreeMap::new();
-    attempts.insert(Bad::Hanging, sink.counts(&audit::webhook_path(hanging)).turned_away);
-    attempts
-        .insert(Bad::Refused, store::failed_attempts(system.pool(), system.partners()[refused].id).await?);
+    for (index, bad) in plan.each_bad() {
+        let counts = sink.counts(&audit::webhook_path(index));
+        let contacted = match bad {
+            Bad::Refused => store::failed_attempts(system.pool(), system.partners()[index].id).await?,
+            _ => counts.requests,
+        };
+        *attempts.entry(bad).or_default() += contacted;
+    }
+    let pid = system.pid(Service::Notifier, 0).context("the notifier is gone")?;
     let measured = Measured {
         alone_p50_ms: percentile(&alone, 50),
         alone_p99_ms: percentile(&alone, 99),
@@ -82,7 +170,10 @@ pub async fn run(half: Duration, rate: f64) -> anyhow::Result<Measured> {
         beside_p99_ms: percentile(&beside, 99),
         webhooks: [alone.len(), beside.len()],
         attempts,
+        events_of_bad,
+        notifier_mib: proc::rss_max_bytes(pid)? / 1_048_576.0,
     };
+    anyhow::ensure!(sink.total().invalid == 0, "{:?}", sink.first_problem());
     sink.stop().await;
     system.finish().await?;
     Ok(measured)
@@ -91,12 +182,12 @@ pub async fn run(half: Duration, rate: f64) -> anyhow::Result<Measured> {
 async fn drive(
     system: &System,
     name: &str,
-    partners: usize,
+    partners: Range<usize>,
     time: Duration,
     rate: f64,
 ) -> anyhow::Result<driver::Report> {
     let mut posting = driver_partners(system);
-    posting.truncate(partners);
+    posting.truncate(partners.end);
     let load = Load::new(name, posting, Pace::PerSecond(rate), time);
     let report = driver::run(&load, Arc::new(Progress::default()), CancellationToken::new()).await?;
     anyhow::ensure!(
@@ -109,18 +200,19 @@ async fn drive(
 }
 
 /// How long each webhook of the healthy partners' payments took, sorted, in microseconds.
-async fn waits(sink: &Sink, report: &driver::Report) -> anyhow::Result<Vec<i64>> {
-    let healthy: Vec<_> = report.accepted.iter().filter(|accepted| accepted.partner < HEALTHY).collect();
-    let all_there = |sink: &Sink| {
-        let received: Vec<_> = (0..HEALTHY).map(|index| sink.payments(&audit::webhook_path(index))).collect();
-        healthy.iter().all(|accepted| received[accepted.partner].contains_key(&accepted.id))
+async fn waits(sink: &Sink, report: &driver::Report, healthy: usize) -> anyhow::Result<Vec<i64>> {
+    let expected: Vec<_> = report.accepted.iter().filter(|accepted| accepted.partner < healthy).collect();
+    let paths = || (0..healthy).map(|index| sink.payments(&audit::webhook_path(index)));
+    let all_there = |_: &Sink| {
+        let received: Vec<_> = paths().collect();
+        expected.iter().all(|accepted| received[accepted.partner].contains_key(&accepted.id))
     };
     anyhow::ensure!(
         sink.wait_until(DRAIN_TIMEOUT, all_there).await,
         "healthy endpoints did not receive everything"
     );
-    let received: Vec<_> = (0..HEALTHY).map(|index| sink.payments(&audit::webhook_path(index))).collect();
-    let mut waits: Vec<i64> = healthy
+    let received: Vec<_> = paths().collect();
+    let mut waits: Vec<i64> = expected
         .iter()
         .filter_map(|accepted| received[accepted.partner].get(&accepted.id))
         .filter_map(|received| Some(received.received_us - received.decided_us?))
@@ -128,6 +220,30 @@ async fn waits(sink: &Sink, report: &driver::Report) -> anyhow::Result<Vec<i64>>
     anyhow::ensure!(!waits.is_empty(), "nothing was measured");
     waits.sort_unstable();
     Ok(waits)
+}
+
+/// Waits until every event of every bad endpoint has a row; gives how many they are.
+async fn nothing_lost(system: &System, sink: &Sink, plan: &Plan, before: &[u64]) -> anyhow::Result<u64> {
+    let deadline = Instant::now() + DRAIN_TIMEOUT;
+    let mut events = 0;
+    for (index, bad) in plan.each_bad() {
+        let partner = system.partners()[index].id;
+        let told = store::last_sequence(system.pool(), partner).await? - before[index];
+        events += told;
+        loop {
+            let standing = store::deliveries_after(system.pool(), partner, before[index]).await?;
+            if standing >= told {
+                break;
+            }
+            anyhow::ensure!(
+                Instant::now() < deadline,
+                "{bad:?}: {standing} of {told} events are delivered or stand in MySQL; {:?}",
+                sink.counts(&audit::webhook_path(index))
+            );
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+    Ok(events)
 }
 
 fn percentile(sorted_us: &[i64], percent: usize) -> f64 {

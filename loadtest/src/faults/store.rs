@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use domain::ids::{PartnerId, PaymentId};
+use domain::ids::{PartnerId, PaymentId, event_id};
 use runtime::mysql::Text;
 use sqlx::MySqlPool;
 use uuid::Uuid;
@@ -133,6 +133,17 @@ pub async fn attempts(pool: &MySqlPool) -> sqlx::Result<Vec<(Option<u16>, Option
     let rows: Vec<(Option<u16>, Option<Text>)> =
         sqlx::query_as("SELECT status_code, error_class FROM attempts").fetch_all(pool).await?;
     Ok(rows.into_iter().map(|(status, error)| (status, error.map(String::from))).collect())
+}
+
+/// Deliveries of a partner's events after a sequence of its first epoch, however they stand.
+pub async fn deliveries_after(pool: &MySqlPool, partner: PartnerId, sequence: u64) -> sqlx::Result<u64> {
+    let count = sqlx::query_scalar("SELECT COUNT(*) FROM deliveries WHERE partner_id = ? AND event_id > ?");
+    let count: i64 = count
+        .bind(bytes(partner.uuid()))
+        .bind(bytes(event_id(partner, 1, sequence).uuid()))
+        .fetch_one(pool)
+        .await?;
+    Ok(count as u64)
 }
 
 /// Failed attempts at the endpoints of a partner.

@@ -154,7 +154,8 @@ fn instance(system: &System, service: Service, index: usize) -> anyhow::Result<I
         set("WIRED_MAIL_FOLDER", system.folder().join("mails").display().to_string());
         set("WIRED_INSECURE_HTTP", "true".to_owned());
     }
-    if service == Service::Notifier {
+    // Ingest checks the URLs of new endpoints by the same rules.
+    if matches!(service, Service::Ingest | Service::Notifier) {
         set("WIRED_WEBHOOK_ALLOW_LOOPBACK_HTTP", "true".to_owned());
     }
     // Later ones win.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use loadtest::driver::{self, Load, Pace, Progress};
-use loadtest::faults::endpoints::{self, Bad};
+use loadtest::faults::endpoints::{self, Bad, Plan};
 use loadtest::faults::{audit, driver_partners, store};
 use loadtest::system::{Options, Servers, Service, System};
 use testkit::wait_until;
@@ -16,15 +16,30 @@ use tokio_util::sync::CancellationToken;
 /// Times on a busy machine are noise: `loadtest faults` holds the strict bound, here only harm is noticed.
 const WORSE_MAX: f64 = 3.0;
 const WORSE_MAX_MS: f64 = 50.0;
+/// A debug build, and five endpoints that would like it to hold 10 MiB for each request.
+const NOTIFIER_MIB_MAX: f64 = 200.0;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hanging_and_a_refused_endpoint_harm_no_healthy_one() {
     let _turn = crate::turn().await;
-    let measured = endpoints::run(Duration::from_secs(8), 40.0).await.unwrap();
+    let measured = endpoints::run(&Plan::two_bad(Duration::from_secs(8), 40.0)).await.unwrap();
     println!("{measured:?}");
     let bound = measured.alone_p99_ms * WORSE_MAX + WORSE_MAX_MS;
     assert!(measured.beside_p99_ms <= bound, "{measured:?}");
     assert!(measured.attempts[&Bad::Hanging] > 0 && measured.attempts[&Bad::Refused] > 0, "{measured:?}");
+}
+
+/// The p99 is measured by `loadtest bench`; here nothing may be lost and memory has a bound.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_fifty_endpoints_thirty_five_are_bad_and_nothing_is_lost() {
+    let _turn = crate::turn().await;
+    let seconds = crate::number("WIRED_ISOLATION_SECONDS").unwrap_or(6);
+    let measured = endpoints::run(&Plan::fifty(Duration::from_secs(seconds), 30.0)).await.unwrap();
+    println!("{measured:?}");
+    assert_eq!(measured.attempts.len(), 5, "{measured:?}");
+    assert!(measured.attempts.values().all(|attempts| *attempts > 0), "{measured:?}");
+    assert!(measured.events_of_bad > 0, "{measured:?}");
+    assert!(measured.notifier_mib < NOTIFIER_MIB_MAX, "{measured:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

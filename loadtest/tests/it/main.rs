@@ -12,6 +12,7 @@ mod outage;
 mod receivers;
 mod smoke;
 mod support;
+mod webhooks;
 
 use tokio::sync::{Mutex, MutexGuard};
 

@@ -93,7 +93,7 @@ async fn keeps_its_books(command: &mut Command) {
     receiver.says(&format!("duplicate {}", bank.id(1))).await;
 
     // The second version arrives, and the first one does not.
-    bank.log.lock().unwrap().push(bank.event(2, "payment.authorized", &voided, 1));
+    bank.log.lock().unwrap().push(Bank::event(2, "payment.authorized", &voided, 1));
     receiver.takes(&bank.signed(3, "payment.voided", &voided, 2)).await;
     receiver.says(&format!("payment.voided {voided} voided 2")).await;
     wait_until("the log to be asked", PATIENCE, async || bank.asked.lock().unwrap().len() == 1).await;
@@ -233,7 +233,7 @@ impl Bank {
         schema["examples"][0].take()
     }
 
-    fn event(&self, sequence: u64, event_type: &str, payment: &str, version: u32) -> Value {
+    fn event(sequence: u64, event_type: &str, payment: &str, version: u32) -> Value {
         let mut event = Self::body(event_type);
         event["sequence"] = json!(sequence);
         event["data"]["payment"]["id"] = json!(payment);
@@ -245,7 +245,7 @@ impl Bank {
     fn signed(&self, sequence: u64, event_type: &str, payment: &str, version: u32) -> Message {
         let body = match event_type {
             "ping" => Self::body("ping"),
-            _ => self.event(sequence, event_type, payment, version),
+            _ => Self::event(sequence, event_type, payment, version),
         };
         testkit::schema::check(body.to_string().as_bytes()).unwrap();
         let timestamp = now_us() / 1_000_000;

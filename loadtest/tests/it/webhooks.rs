@@ -1,0 +1,6 @@
+//! Webhooks as a merchant meets them: he makes, changes and repairs his endpoints through the API alone, while
+//! payments come in and parts of the bank are killed.
+
+mod api;
+mod completeness;
+mod rotation;
