@@ -5,6 +5,7 @@
 
 mod curl;
 mod demo;
+mod export_ledger;
 mod listen;
 mod money;
 mod pay;
@@ -55,6 +56,8 @@ enum Command {
     VerifyWebhook(verify_webhook::Options),
     /// Read the ledger and prove that it is whole; name the first bad row if not.
     VerifyLedger(verify_ledger::Options),
+    /// Write the ledger as files, for an auditor who gets no access to the database.
+    ExportLedger(export_ledger::Options),
     /// Post a signed payment, receive its webhook, and show how long each stage took.
     Demo(demo::Options),
 }
@@ -91,6 +94,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Listen(options) => listen::run(&settings, options).await,
             Command::VerifyWebhook(options) => verify_webhook::run(&settings, &options),
             Command::VerifyLedger(options) => verify_ledger::run(&settings, &options).await,
+            Command::ExportLedger(options) => export_ledger::run(&settings, &options).await,
             Command::Demo(options) => demo::run(&settings, &options).await,
         }
     })
