@@ -1,6 +1,7 @@
 //! admin-api on real MySQL and Kafka.
 
 mod command;
+mod evidence;
 mod frame;
 mod guessing;
 mod harness;

@@ -11,7 +11,7 @@ variable_name() { printf '%s' "${1^^}" | tr - _; }
 make_keys() {
     local key
     mkdir -p "$STATE/keys" "$STATE/env"
-    for key in partner-keys.kek webhook-secrets.kek status-token.key personal-data.kek personal-index.key access-token.key; do
+    for key in partner-keys.kek webhook-secrets.kek status-token.key personal-data.kek personal-index.key access-token.key checkpoint.key; do
         [[ -s $STATE/keys/$key ]] || head -c 32 /dev/urandom | base64 | write_file "$STATE/keys/$key"
     done
 }
@@ -79,6 +79,8 @@ WIRED_TOKEN_KEY_FILE='$STATE/keys/access-token.key'
 WIRED_MAIL_FOLDER='$STATE/mails'
 WIRED_PARTNER_KEYS_KEK_FILE='$STATE/keys/partner-keys.kek'
 WIRED_WEBHOOK_SECRETS_KEK_FILE='$STATE/keys/webhook-secrets.kek'
+WIRED_CHECKPOINT_KEY_FILE='$STATE/keys/checkpoint.key'
+WIRED_CHECKPOINT_DIR='$STATE/checkpoints'
 TEXT
     common_lines verifier | write_file "$STATE/env/verifier.env"
     write_services_env

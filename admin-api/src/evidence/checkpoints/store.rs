@@ -265,7 +265,7 @@ pub(super) async fn published(pool: &MySqlPool, number: u64) -> Result<()> {
 
 /// Number and age of the last checkpoint, and how many are not published.
 pub(super) async fn state(pool: &MySqlPool) -> Result<State> {
-    let sql = "SELECT COALESCE(MAX(number), 0), \
+    let sql = "SELECT CAST(COALESCE(MAX(number), 0) AS UNSIGNED), \
                CAST(COALESCE(TIMESTAMPDIFF(MICROSECOND, MAX(taken_at), UTC_TIMESTAMP(6)), 0) AS SIGNED), \
                CAST(COUNT(*) AS SIGNED) - (SELECT COUNT(*) FROM checkpoint_publications) FROM checkpoints";
     let row = pool.fetch_one(sql).await?;
