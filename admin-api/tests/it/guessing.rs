@@ -115,3 +115,40 @@ async fn a_flood_of_log_ins_is_bounded() {
     assert!(health < Duration::from_secs(2), "{health:?}");
     bank.close().await;
 }
+
+/// However many passwords are guessed, and from however many machines: what it costs follows from how many users there
+/// are to guess at. `WIRED_TEST_GUESSES` (2,000) guesses at ten users from a hundred networks.
+#[tokio::test(flavor = "multi_thread")]
+async fn guesses_cost_no_more_than_the_throttles_let_through() {
+    const USERS: usize = 10;
+    let guesses: usize = std::env::var("WIRED_TEST_GUESSES").map_or(2_000, |it| it.parse().unwrap());
+    let bank = Bank::new("admin-guesses").await;
+    let clients: Vec<_> = (0..100).map(|_| bank.client()).collect();
+    let started = Instant::now();
+    let (mut refused, mut throttled) = (0, 0);
+    // As many at once as two replicas' worth of patience: the queue of hashes is never full.
+    for round in 0..guesses.div_ceil(20) {
+        let tries = (0..20).map(|number| {
+            let number = round * 20 + number;
+            let client = &clients[(number / USERS) % clients.len()];
+            async move {
+                client.log_in(&format!("user{}@example.com", number % USERS), "wrong herons", None).await
+            }
+        });
+        for answer in futures_util::future::join_all(tries).await {
+            match (answer.status, answer.code().as_str()) {
+                (401, "credentials_invalid") => refused += 1,
+                (429, "too_many_attempts") => throttled += 1,
+                _ => panic!("{answer:?}"),
+            }
+        }
+    }
+    // Twenty for each user, one more each minute, and those that were under way together.
+    let minutes = 1 + started.elapsed().as_secs() as usize / 60;
+    let most = USERS * (20 + 2 + minutes);
+    assert!((USERS * 20..=most).contains(&refused), "{refused} of {guesses} guesses were hashed");
+    assert!(throttled >= guesses - most);
+    // Nothing is kept of what was not tried.
+    assert_eq!(bank.count("audit_log").await, refused as i64);
+    bank.close().await;
+}

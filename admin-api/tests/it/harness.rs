@@ -141,8 +141,8 @@ impl Client {
         Answer { status, head: head.to_owned(), body: body.to_owned() }
     }
 
-    /// Sends a request and closes at once, without waiting for the answer.
-    pub(crate) async fn send_and_leave(&self, method: &str, path: &str, body: &Value) {
+    /// Sends a request and returns the connection, without waiting for the answer.
+    pub(crate) async fn begin(&self, method: &str, path: &str, body: &Value) -> tokio::net::TcpStream {
         let (body, token) = (body.to_string(), self.token.as_deref().unwrap_or_default());
         let head = format!(
             "{method} {path} HTTP/1.1\r\nhost: bank\r\nauthorization: Bearer {token}\r\n\
@@ -152,6 +152,7 @@ impl Client {
         let mut stream = tokio::net::TcpStream::connect(self.server).await.unwrap();
         stream.write_all(head.as_bytes()).await.unwrap();
         stream.write_all(body.as_bytes()).await.unwrap();
+        stream
     }
 
     #[must_use]
