@@ -19,7 +19,6 @@ const CONNECTIONS: usize = 64;
 const DURATION: Duration = Duration::from_secs(3);
 /// More than a run can send.
 const PAYMENTS: usize = 300_000;
-const ROUNDS: usize = 3;
 /// Items of a request; 1 is a payment of its own.
 const ITEMS: [usize; 3] = [1, 100, 500];
 
@@ -32,7 +31,7 @@ pub(super) async fn measure(servers: Servers, config: &Config, report: &mut Repo
     system.terminate(Service::Processor, 0).await?;
     let payments = config.size(PAYMENTS, 2_000);
     let mut rates = ITEMS.map(|_| Vec::new());
-    for round in 0..=ROUNDS {
+    for round in 0..=config.rounds() {
         for (items, rates) in ITEMS.into_iter().zip(&mut rates) {
             let name = format!("batch-{round}-{items}");
             let rate = run(&system, &name, items, payments).await?;

@@ -210,7 +210,7 @@ impl Ceiling {
                 .text(",'EUR',1,")
                 .int(state.balance_minor);
             sql.text(",0,0,NULL,NULL,20000,").int(state.version).text(",").int(state.version);
-            sql.text(",").bytes(&noise(account.uuid(), state.version)).text(",").datetime(now).text(")");
+            sql.text(",").bytes(&noise(account.uuid(), state.version)).text(",").datetime(now).text(",1)");
         });
         writes.text(UPDATE_ACCOUNTS);
         writes.text("; INSERT INTO partner_sequences (partner_id, last_sequence, epoch) VALUES ");
@@ -262,7 +262,7 @@ const INSERT_EVENTS: &str =
     "; INSERT INTO events (partner_id, sequence, epoch, type, occurred_at, data) VALUES ";
 const INSERT_ACCOUNTS: &str = "; INSERT INTO accounts (id, owner_kind, owner_id, currency, status, balance_minor, \
      held_minor, overdraft_minor, payment_max_minor, daily_max_minor, spent_day, spent_minor, version, head, \
-     entered_at) VALUES ";
+     entered_at, livemode) VALUES ";
 const UPDATE_ACCOUNTS: &str = " ON DUPLICATE KEY UPDATE status = VALUES(status), balance_minor = VALUES(balance_minor), \
      held_minor = VALUES(held_minor), overdraft_minor = VALUES(overdraft_minor), \
      payment_max_minor = VALUES(payment_max_minor), daily_max_minor = VALUES(daily_max_minor), spent_day = VALUES(spent_day), spent_minor = VALUES(spent_minor), version = VALUES(version), head = VALUES(head), \
@@ -301,7 +301,7 @@ fn reads(
     });
     sql.text(
         ") ORDER BY id FOR UPDATE; SELECT id, owner_kind, owner_id, currency, status, balance_minor, held_minor, \
-         overdraft_minor, payment_max_minor, daily_max_minor, spent_day, spent_minor, version, head, entered_at \
+         overdraft_minor, payment_max_minor, daily_max_minor, spent_day, spent_minor, version, head, entered_at, livemode \
          FROM accounts FORCE INDEX (PRIMARY) WHERE id IN (",
     );
     sql.list(accounts, |sql, id| {

@@ -4,6 +4,7 @@
 //! short and alternate what they compare, since a machine is never equally fast twice.
 
 mod alone;
+mod backlog;
 pub mod bare;
 mod batches;
 mod ceiling;
@@ -12,12 +13,14 @@ mod drain;
 mod fill;
 mod flow;
 mod ingest;
+mod isolation;
 mod machine;
 mod movements;
 mod produce;
 mod proof;
 mod statements;
 mod store;
+mod subscribers;
 mod webhooks;
 mod wire;
 
@@ -52,14 +55,18 @@ pub enum Section {
     Alone,
     /// Payments through everything: latencies, the sustained rate, memory.
     Flow,
-    /// Delivering webhooks.
+    /// Delivering webhooks to 1, 10 and 1,000 endpoints.
     Webhooks,
+    /// What healthy endpoints wait beside bad ones.
+    Isolation,
+    /// Draining retries that are due.
+    Backlog,
 }
 
 impl Section {
     /// Whether there is a tiny form of it.
     const fn has_sizes(self) -> bool {
-        matches!(self, Self::Movements | Self::Store | Self::Batches | Self::Statements)
+        !matches!(self, Self::Drain | Self::Ingest | Self::Alone | Self::Flow)
     }
 }
 
@@ -73,10 +80,13 @@ pub struct Config {
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub store_payments: Option<u64>,
     /// Entries of the account of `statements` [default: 1000000]; about 1 KB of disk each.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub statement_entries: Option<u64>,
-    /// Only see whether `movements`, `store`, `batches` and `statements` work: tiny sizes, in a debug build as well. The
-    /// figures mean nothing, and the other sections are left out.
+    /// Retries that `backlog` drains [default: 200000]; about 0.3 KB of disk each.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub backlog: Option<u64>,
+    /// Only see whether sections work: tiny sizes, in a debug build as well. The figures mean nothing; `drain`, `ingest`,
+    /// `alone` and `flow` are left out.
     #[arg(long)]
     pub quick: bool,
     /// Where to write the figures as JSON.
@@ -90,8 +100,17 @@ impl Config {
         if self.quick { quick } else { measured }
     }
 
+    /// Rounds of each kind.
+    const fn rounds(&self) -> usize {
+        self.size(3, 1)
+    }
+
     fn store_payments(&self) -> u64 {
         self.store_payments.unwrap_or_else(|| self.size(300_000, 5_000) as u64)
+    }
+
+    fn backlog(&self) -> u64 {
+        self.backlog.unwrap_or_else(|| self.size(200_000, 2_000) as u64)
     }
 
     fn statement_entries(&self) -> u64 {
@@ -130,7 +149,9 @@ pub async fn run(config: &Config) -> anyhow::Result<()> {
             Section::Ingest => ingest::measure(servers, &mut report).await?,
             Section::Alone => alone::measure(servers, &mut report).await?,
             Section::Flow => flow::measure(servers, &mut report).await?,
-            Section::Webhooks => webhooks::measure(servers, &mut report).await?,
+            Section::Webhooks => webhooks::measure(servers, config, &mut report).await?,
+            Section::Isolation => isolation::measure(config, &mut report).await?,
+            Section::Backlog => backlog::measure(servers, config, &mut report).await?,
         }
     }
     pool.close().await;

@@ -24,7 +24,6 @@ use crate::driver::scatter;
 use crate::report::{Goal, Report};
 use crate::system::{Options, Servers, System};
 
-const ROUNDS: usize = 3;
 /// Roots of each sort that are remembered.
 const ROOTS_MAX: usize = 30_000;
 /// How long a payment in two phases may wait for its capture: longer than the benchmark, so that none expires.
@@ -42,7 +41,7 @@ pub(super) async fn measure(servers: Servers, config: &Config, report: &mut Repo
     drain::drain(&system, roots.mix(&mut city, commands)).await?;
     drain::payments(&system, &mut city, commands / 2, Credit::Spread).await?;
     let (mut plain, mut mixed) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
+    for _ in 0..config.rounds() {
         plain.push(drain::payments(&system, &mut city, commands, Credit::Spread).await?);
         mixed.push(drain::drain(&system, roots.mix(&mut city, commands)).await?);
     }

@@ -1,5 +1,5 @@
-//! How many webhooks are delivered to one endpoint and to ten, compared with a peer measured on such a machine
-//! (Svix 1.99: 949 messages/s to one endpoint, 3,288 deliveries/s to ten).
+//! How many webhooks are delivered to one endpoint, to ten and to a thousand, compared with a peer measured on such a
+//! machine (Svix 1.99: 949 messages/s to one endpoint, 3,288 deliveries/s to ten).
 //!
 //! The processor makes the events while the notifier is down; then the notifier has a backlog to consume, look up,
 //! sign, send and record. The receiver verifies every signature, in the process of the benchmark, on the same machine.
@@ -7,51 +7,57 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use domain::event::API_VERSION;
-use domain::ids::{EndpointId, EndpointSecretId, PartnerId};
-use domain::seal::{KeyEncryptionKey, KeyEncryptionKeys, NONCE_BYTES, Place};
-use domain::webhook::Secret;
+use domain::ids::PartnerId;
 use migrations::users::Role;
-use uuid::Uuid;
 
 use super::city::{self, City};
 use super::drain::statements_of;
+use super::{Config, subscribers};
 use crate::proc;
 use crate::report::{Goal, Report};
 use crate::sink::Sink;
 use crate::system::{Options, Servers, Service, System};
 
-/// What Svix delivers to one endpoint and to ten.
-const PEER: [f64; 2] = [949.0, 3_288.0];
+/// A number of endpoints, and what they get.
+struct Crowd {
+    endpoints: usize,
+    /// Measured, and to see whether it works.
+    events: [usize; 2],
+    /// What Svix delivers to as many.
+    peer: Option<f64>,
+}
+
+const CROWDS: [Crowd; 3] = [
+    Crowd { endpoints: 1, events: [30_000, 300], peer: Some(949.0) },
+    Crowd { endpoints: 10, events: [8_000, 100], peer: Some(3_288.0) },
+    Crowd { endpoints: 1_000, events: [200, 2], peer: None },
+];
 const TIMES_THE_PEER: f64 = 5.0;
-/// Events to one endpoint, and to ten.
-const EVENTS_TO: [u64; 2] = [30_000, 8_000];
-const ENDPOINTS: usize = 10;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Measures and reports.
-pub(super) async fn measure(servers: Servers, report: &mut Report) -> anyhow::Result<()> {
-    let options = Options { ingests: 0, customers: 1_000, partners: 2, ..Options::new("tell") };
+pub(super) async fn measure(servers: Servers, config: &Config, report: &mut Report) -> anyhow::Result<()> {
+    let (partners, customers) = (CROWDS.len() as u32, config.size(1_000, 10) as u32);
+    let options = Options { ingests: 0, customers, partners, ..Options::new("tell") };
     let system = System::start(servers, options).await?;
     let sink = Sink::start(system.partners()[0].webhook_listen).await?;
     sink.trust_bodies();
-    // admin-api seed gives the second partner's endpoint a path of its own.
-    let paths = [vec!["/webhooks".to_owned()], ten_paths()];
-    for (partner, paths) in system.partners().iter().zip(&paths) {
-        sink.endpoint(&paths[0], &partner.webhook_secret)?;
-    }
-    for path in &paths[1][1..] {
-        add_endpoint(&system, &sink, system.partners()[1].id, path).await?;
-    }
     let mut statements = 0.0;
-    for index in 0..2 {
-        let (partner, paths) = (system.partners()[index].id, &paths[index]);
-        let run = deliver(&system, &sink, partner, paths, EVENTS_TO[index]).await?;
-        let to =
-            if paths.len() == 1 { "1 endpoint".to_owned() } else { format!("{} endpoints", paths.len()) };
-        let goal = Goal::AtLeast(TIMES_THE_PEER * PEER[index]);
+    for (index, crowd) in CROWDS.iter().enumerate() {
+        let partner = system.partners()[index].id;
+        subscribers::remove_all(&system, partner).await?;
+        let paths: Vec<_> =
+            (0..crowd.endpoints).map(|number| format!("/{}/{number}", crowd.endpoints)).collect();
+        subscribers::add(&system, &sink, partner, &paths).await?;
+        let events = config.size(crowd.events[0], crowd.events[1]) as u64;
+        let run = deliver(&system, &sink, partner, &paths, events).await?;
+        let to = match crowd.endpoints {
+            1 => "1 endpoint".to_owned(),
+            many => format!("{many} endpoints"),
+        };
+        let goal = crowd.peer.map_or(Goal::None, |peer| Goal::AtLeast(TIMES_THE_PEER * peer));
         report.add(format!("webhooks delivered to {to}"), run.per_second, "deliveries/s", goal);
-        report.add(format!("CPU of the notifier for a delivery to {to}"), run.cpu_us, "us", Goal::None);
+        report.add(format!("CPU of the notifier for 1,000 deliveries to {to}"), run.cpu_ms, "ms", Goal::None);
         statements = f64::max(statements, run.statements);
     }
     report.add("SQL statements per delivery at the first try", statements, "", Goal::AtMost(0.1));
@@ -62,15 +68,10 @@ pub(super) async fn measure(servers: Servers, report: &mut Report) -> anyhow::Re
     system.finish().await
 }
 
-fn ten_paths() -> Vec<String> {
-    std::iter::once("/webhooks/2".to_owned())
-        .chain((1..ENDPOINTS).map(|number| format!("/more/{number}")))
-        .collect()
-}
-
 struct Run {
     per_second: f64,
-    cpu_us: f64,
+    /// For 1,000 deliveries.
+    cpu_ms: f64,
     statements: f64,
 }
 
@@ -100,7 +101,7 @@ async fn deliver(
     }
     let deliveries = (count * paths.len() as u64) as f64;
     let pid = system.pid(Service::Notifier, 0).context("the notifier does not run")?;
-    let cpu_us = proc::cpu_seconds(pid)? / deliveries * 1e6;
+    let cpu_ms = proc::cpu_seconds(pid)? / deliveries * 1e6;
     // What was sent is recorded shortly afterwards.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let statements = (statements_of(system, Role::Notifier).await? - statements) / deliveries;
@@ -110,36 +111,13 @@ async fn deliver(
         let first_times = received.iter().filter(|it| !it.repeated).skip(*before as usize);
         times.extend(first_times.map(|it| it.received_us));
     }
-    times.sort_unstable();
-    // Without the beginning and the end, when it is not busy.
-    let (from, to) = (times.len() / 10, times.len() * 9 / 10);
-    let elapsed_us = (times[to] - times[from]).max(1);
-    Ok(Run { per_second: (to - from) as f64 / (elapsed_us as f64 / 1e6), cpu_us, statements })
+    Ok(Run { per_second: rate(times), cpu_ms, statements })
 }
 
-/// A further endpoint of the partner: configuration, as an administrator would add it.
-async fn add_endpoint(system: &System, sink: &Sink, partner: PartnerId, path: &str) -> anyhow::Result<()> {
-    let kek = std::fs::read_to_string(system.folder().join("webhook-secrets.kek"))?;
-    let keys = KeyEncryptionKeys::new(KeyEncryptionKey::from_base64(&kek)?);
-    let secret = Secret::text_of(&rand::random());
-    let (endpoint, id) =
-        (EndpointId::from_uuid(Uuid::new_v4()), EndpointSecretId::from_uuid(Uuid::new_v4()).uuid());
-    let place = Place { table: "endpoint_secrets", column: "secret_sealed", row: id.as_bytes() };
-    let sealed = keys.seal(secret.as_bytes(), &place, rand::random::<[u8; NONCE_BYTES]>());
-    // The secret first: an endpoint must never be seen without one.
-    sqlx::query("INSERT INTO endpoint_secrets (id, endpoint_id, secret_sealed, created_at) VALUES (?, ?, ?, UTC_TIMESTAMP(6))")
-        .bind(id.as_bytes().as_slice())
-        .bind(endpoint.uuid().as_bytes().as_slice())
-        .bind(sealed)
-        .execute(system.pool())
-        .await?;
-    sqlx::query("INSERT INTO endpoints (id, partner_id, url, api_version, created_at) VALUES (?, ?, ?, ?, UTC_TIMESTAMP(6))")
-        .bind(endpoint.uuid().as_bytes().as_slice())
-        .bind(partner.uuid().as_bytes().as_slice())
-        .bind(sink.url(path))
-        .bind(API_VERSION)
-        .execute(system.pool())
-        .await?;
-    sink.endpoint(path, &secret)?;
-    Ok(())
+/// How many there were in a second, without the beginning and the end, when the notifier is not busy.
+pub(super) fn rate(mut times_us: Vec<i64>) -> f64 {
+    times_us.sort_unstable();
+    let (from, to) = (times_us.len() / 10, times_us.len() * 9 / 10);
+    let elapsed_us = (times_us[to] - times_us[from]).max(1);
+    (to - from) as f64 / (elapsed_us as f64 / 1e6)
 }

@@ -2,12 +2,16 @@
 //!
 //! Each starts a bank of its own; they take turns, so that none starves another on a small machine.
 
+mod bench;
 mod dead_letters;
 mod endpoints;
 mod harness;
 mod idempotency;
 mod interop;
 mod killed;
+mod money;
+mod money_ledger;
+mod money_races;
 mod outage;
 mod receivers;
 mod smoke;
