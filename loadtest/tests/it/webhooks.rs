@@ -4,3 +4,4 @@
 mod api;
 mod completeness;
 mod rotation;
+mod sections;
