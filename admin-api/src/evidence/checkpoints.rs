@@ -90,7 +90,7 @@ impl Checkpoints {
     /// Takes one if it is time, and publishes whatever is not published.
     pub(super) async fn step(&self) -> Result<(), CheckpointError> {
         // A tick earlier than the interval: at the next one it would be too late.
-        take::due(&self.pool, &self.key, self.interval - self.interval / 4).await?;
+        take::due(&self.pool, &self.key, self.interval * 3 / 4).await?;
         self.publisher.publish(&self.pool).await
     }
 

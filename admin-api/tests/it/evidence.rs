@@ -183,7 +183,9 @@ async fn two_processes_make_one_chain_that_is_published_whatever_happens() {
         let number = checkpoint.statement.number;
         let leaves = leaves(&env, number).await;
         let mut merkle = Merkle::default();
-        leaves.iter().for_each(|leaf| merkle.push(leaf));
+        for leaf in &leaves {
+            merkle.push(leaf);
+        }
         assert_eq!(merkle.root(), checkpoint.statement.root, "number {number}");
         let expected = match number {
             1 => BTreeSet::from([(one, 1), (other, 1)]),

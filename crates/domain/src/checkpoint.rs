@@ -233,7 +233,9 @@ mod tests {
         let leaves: Vec<Leaf> = (0..70).map(leaf).collect();
         for count in 0..leaves.len() {
             let mut merkle = Merkle::default();
-            leaves[..count].iter().for_each(|leaf| merkle.push(leaf));
+            for leaf in &leaves[..count] {
+                merkle.push(leaf);
+            }
             assert_eq!(merkle.leaves(), count as u64);
             assert_eq!(merkle.root().0, by_definition(&leaves[..count]), "{count} leaves");
         }
@@ -243,7 +245,9 @@ mod tests {
     fn every_field_of_a_leaf_and_their_order_count() {
         let root = |leaves: &[Leaf]| {
             let mut merkle = Merkle::default();
-            leaves.iter().for_each(|leaf| merkle.push(leaf));
+            for leaf in leaves {
+                merkle.push(leaf);
+            }
             merkle.root()
         };
         let whole = root(&[leaf(1), leaf(2), leaf(3)]);

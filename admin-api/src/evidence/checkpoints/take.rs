@@ -59,7 +59,9 @@ async fn look(connection: &mut MySqlConnection, age: Duration) -> Result<Option<
         None => store::heads_of_all(connection).await?,
     };
     let mut merkle = Merkle::default();
-    leaves.iter().for_each(|leaf| merkle.push(leaf));
+    for leaf in &leaves {
+        merkle.push(leaf);
+    }
     let statement = Statement {
         format: FORMAT,
         number: last.as_ref().map_or(0, |last| last.checkpoint.statement.number) + 1,

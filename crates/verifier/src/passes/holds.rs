@@ -24,9 +24,8 @@ impl Run<'_> {
                 let row = Row { table: "holds", key: &key };
                 let say = || ("a row in accounts".to_owned(), "none".to_owned());
                 self.report.hold(Invariant::I2, &row, hold.has_account, say);
-                let (partition, account, amount, expires_at) = hold.said;
-                let codes = (PaymentKind::Payment.code(), PaymentStatus::Authorized.code());
-                let expected = Some((codes.0, codes.1, partition, Some(account), amount, expires_at));
+                let (kind, status) = (PaymentKind::Payment.code(), PaymentStatus::Authorized.code());
+                let expected = Some((kind, status, hold.said.clone()));
                 let say = || {
                     (
                         "an authorised payment of this account, amount and time".to_owned(),

@@ -75,8 +75,7 @@ fn check(report: &mut Report, mandate: &Mandate, used: bool, account: Option<&Ac
         Some(MandateStatus::Declined) => !used && mandate.account.is_none(),
         // Nothing stores it.
         Some(MandateStatus::Pending) => false,
-        Some(MandateStatus::Revoked | MandateStatus::Expired) => true,
-        None => true,
+        Some(MandateStatus::Revoked | MandateStatus::Expired) | None => true,
     };
     let say = || ("the status that its payments leave".to_owned(), format!("{status:?}"));
     report.hold(Invariant::I8, &row, fits, say);

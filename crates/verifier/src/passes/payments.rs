@@ -166,15 +166,15 @@ fn check(report: &mut Report, payment: &Payment, referred: &Referred, progress: 
     };
     progress.posted += u64::from(shape.moves);
     progress.held += i64::from(shape.holds) - i64::from(shape.ends_hold());
-    row::check_status(report, &row, payment, &shape);
-    row::check_id(report, &row, payment, &shape);
-    row::check_amounts(report, &row, payment, &shape);
-    row::check_posting(report, &row, payment, &shape, referred);
-    roots::check_link(report, &row, payment, &shape, referred);
+    row::check_status(report, &row, payment, shape);
+    row::check_id(report, &row, payment, shape);
+    row::check_amounts(report, &row, payment, shape);
+    row::check_posting(report, &row, payment, shape, referred);
+    roots::check_link(report, &row, payment, shape, referred);
     if shape.moves || shape.holds || shape.ends_hold() {
-        authority::check(report, &row, payment, &shape, referred);
+        authority::check(report, &row, payment, shape, referred);
     }
-    told::check(report, &row, payment, &shape, referred);
+    told::check(report, &row, payment, shape, referred);
 }
 
 fn payment_key(payment: &Payment) -> String {

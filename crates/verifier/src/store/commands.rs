@@ -239,16 +239,25 @@ pub(crate) async fn follow_ups_of(pool: &MySqlPool, pairs: &[(Uuid, Uuid)]) -> R
     rows(pool, &sql, |row| Ok((uuid(row, 0)?, uuid(row, 1)?))).await
 }
 
-/// A row of `holds`, with what its payment says at the same moment: kind, status, partition, debited account, amount
-/// and time.
+/// A row of `holds`, and what its payment says at the same moment.
 #[derive(Debug, Clone)]
 pub(crate) struct Hold {
     pub(crate) account: Uuid,
     pub(crate) payment: Uuid,
-    pub(crate) said: (u16, Uuid, i64, Option<i64>),
-    pub(crate) found: Option<(u8, u8, u16, Option<Uuid>, i64, Option<i64>)>,
+    pub(crate) said: Held,
+    /// Kind and status of the payment, and what it says of its hold.
+    pub(crate) found: Option<(u8, u8, Held)>,
     /// Whether there is such an account.
     pub(crate) has_account: bool,
+}
+
+/// What a hold and its payment both say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) partition: u16,
+    pub(crate) account: Option<Uuid>,
+    pub(crate) amount_minor: i64,
+    pub(crate) expires_at: Option<i64>,
 }
 
 /// Holds after (account, payment).
@@ -269,21 +278,27 @@ pub(crate) async fn holds_after(pool: &MySqlPool, after: Option<(Uuid, Uuid)>) -
     rows(pool, &sql, |row| {
         let kind: Option<u8> = row.try_get(5)?;
         let found = match kind {
-            Some(kind) => Some((
-                kind,
-                row.try_get(6)?,
-                row.try_get(7)?,
-                opt_uuid(row, 8)?,
-                row.try_get(9)?,
-                row.try_get(10)?,
-            )),
+            Some(kind) => {
+                let held = Held {
+                    partition: row.try_get(7)?,
+                    account: opt_uuid(row, 8)?,
+                    amount_minor: row.try_get(9)?,
+                    expires_at: row.try_get(10)?,
+                };
+                Some((kind, row.try_get(6)?, held))
+            }
             None => None,
         };
         let account = uuid(row, 0)?;
         Ok(Hold {
             account,
             payment: uuid(row, 1)?,
-            said: (row.try_get(2)?, account, row.try_get(3)?, row.try_get(4)?),
+            said: Held {
+                partition: row.try_get(2)?,
+                account: Some(account),
+                amount_minor: row.try_get(3)?,
+                expires_at: row.try_get(4)?,
+            },
             found,
             has_account: row.try_get::<i64, _>(11)? != 0,
         })

@@ -106,7 +106,7 @@ async fn read_snapshot(connection: &mut MySqlConnection) -> Result<Snapshot> {
     // So is what a test partner is credited on, when nobody opened that for it. As many rows as test partners have
     // accounts.
     let theirs = "SELECT id, owner_id, currency FROM accounts WHERE owner_kind = 2 AND livemode = 0";
-    let theirs = rows_of(connection, theirs, |row| is_sandbox_settlement(row)).await?;
+    let theirs = rows_of(connection, theirs, is_sandbox_settlement).await?;
     sandboxes += theirs.into_iter().map(u64::from).sum::<u64>();
     let mandates =
         rows_of(connection, "SELECT COUNT(*) FROM mandates", |row| row.try_get::<i64, _>(0)).await?;

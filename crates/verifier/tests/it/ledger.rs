@@ -102,7 +102,7 @@ impl Ledger {
             offsets: [0; 2],
             clock: 1_700_000_000_000_000,
             test_money: false,
-            queued: TABLES[..11].iter().map(|table| format!("DELETE FROM {table}; ")).collect(),
+            queued: TABLES[..11].iter().fold(String::new(), |sql, table| sql + "DELETE FROM " + table + "; "),
         };
         let (customer, settlement) = (ledger.customer, ledger.settlement);
         ledger.open(bank_account_id(EUR), Owner::Bank);
@@ -414,6 +414,7 @@ impl Ledger {
         self.payment_row(view, Asked { sequence: Some(sequence), partner, ..asked });
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "callers make it for this")]
     fn payment_row(&mut self, view: &PaymentView, asked: Asked) {
         let minor = |text: &str| text.replace('.', "").parse::<i64>().unwrap();
         let key = asked.key.as_deref();

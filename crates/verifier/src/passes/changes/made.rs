@@ -117,10 +117,11 @@ fn by_bank(
             let name = || format!("the mandate {} as asked for, without an account", terms.mandate);
             report.hold(Invariant::I8, row, same, || (name(), format!("{found:?}")));
         }
-        // What these apply or give up is checked with its own rows, and the letters with theirs.
-        BankCommand::RedriveDeadLetters { .. } | BankCommand::RejectDeadLetter(_) => {}
-        // These leave payments; the row was named before.
-        BankCommand::Deposit(_)
+        // What the first two apply or give up is checked with its own rows, and the letters with theirs. The others
+        // leave payments, and the row was named before.
+        BankCommand::RedriveDeadLetters { .. }
+        | BankCommand::RejectDeadLetter(_)
+        | BankCommand::Deposit(_)
         | BankCommand::Withdrawal(_)
         | BankCommand::Transfer(_)
         | BankCommand::Reversal(_) => {}

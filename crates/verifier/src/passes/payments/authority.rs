@@ -20,7 +20,7 @@ pub(super) fn check(
     report: &mut Report,
     row: &Row<'_>,
     payment: &Payment,
-    shape: &Shape,
+    shape: Shape,
     referred: &Referred,
 ) {
     let sides = [payment.debit, payment.credit];

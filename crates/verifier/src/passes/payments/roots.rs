@@ -65,7 +65,7 @@ pub(super) fn check_link(
     report: &mut Report,
     row: &Row<'_>,
     payment: &Payment,
-    shape: &Shape,
+    shape: Shape,
     referred: &Referred,
 ) {
     if !is_follow_up(shape.kind) {

@@ -80,18 +80,18 @@ impl Shape {
     }
 
     /// Whether it ended a hold.
-    pub(super) const fn ends_hold(&self) -> bool {
+    pub(super) const fn ends_hold(self) -> bool {
         matches!(self.status, PaymentStatus::Posted)
             && matches!(self.kind, PaymentKind::Capture | PaymentKind::Void | PaymentKind::Expire)
     }
 
     /// What was decided when the row was written: root payments change later.
-    pub(super) const fn born(&self) -> PaymentStatus {
+    pub(super) const fn born(self) -> PaymentStatus {
         if self.holds { PaymentStatus::Authorized } else { self.status }
     }
 }
 
-pub(super) fn check_status(report: &mut Report, row: &Row<'_>, payment: &Payment, shape: &Shape) {
+pub(super) fn check_status(report: &mut Report, row: &Row<'_>, payment: &Payment, shape: Shape) {
     let (kind, status) = (shape.kind, shape.status);
     let legal = match status {
         PaymentStatus::Posted | PaymentStatus::Rejected => kind != PaymentKind::Conflict,
@@ -143,7 +143,7 @@ pub(super) fn check_status(report: &mut Report, row: &Row<'_>, payment: &Payment
 }
 
 /// Derived ids are what makes a retry find the first request: a row with another id could be applied again.
-pub(super) fn check_id(report: &mut Report, row: &Row<'_>, payment: &Payment, shape: &Shape) {
+pub(super) fn check_id(report: &mut Report, row: &Row<'_>, payment: &Payment, shape: Shape) {
     let root = PaymentId::from_uuid(payment.root);
     let fingerprint = Fingerprint::from_bytes(&payment.fingerprint);
     let by_key = payment.partner.zip(payment.idempotency_key.as_deref());
@@ -189,7 +189,7 @@ pub(super) fn check_id(report: &mut Report, row: &Row<'_>, payment: &Payment, sh
     report.hold(Invariant::I4, row, fits, || (what.to_owned(), root.to_string()));
 }
 
-pub(super) fn check_amounts(report: &mut Report, row: &Row<'_>, payment: &Payment, shape: &Shape) {
+pub(super) fn check_amounts(report: &mut Report, row: &Row<'_>, payment: &Payment, shape: Shape) {
     let Payment { amount_minor, captured_minor, refunded_minor, .. } = *payment;
     let without = shape.currency.is_none()
         && matches!(shape.status, PaymentStatus::Rejected | PaymentStatus::Conflicted);
@@ -213,7 +213,7 @@ pub(super) fn check_posting(
     report: &mut Report,
     row: &Row<'_>,
     payment: &Payment,
-    shape: &Shape,
+    shape: Shape,
     referred: &Referred,
 ) {
     let (kind, status) = (shape.kind, shape.status);

@@ -33,7 +33,7 @@ enum Subject {
 }
 
 /// The event that told the outcome of a payment to its partner.
-fn outcome(shape: &Shape) -> Option<(EventType, Subject)> {
+fn outcome(shape: Shape) -> Option<(EventType, Subject)> {
     use PaymentStatus::{Authorized, Conflicted, Expired, Pending, Posted, Rejected, Voided};
     let itself = |event_type| Some((event_type, Subject::Itself));
     let root = |event_type| Some((event_type, Subject::Root));
@@ -65,7 +65,7 @@ pub(super) fn check(
     report: &mut Report,
     row: &Row<'_>,
     payment: &Payment,
-    shape: &Shape,
+    shape: Shape,
     referred: &Referred,
 ) {
     let told = outcome(shape).filter(|_| payment.partner.is_some());
@@ -88,7 +88,7 @@ fn check_one(
     report: &mut Report,
     row: &Row<'_>,
     payment: &Payment,
-    shape: &Shape,
+    shape: Shape,
     referred: &Referred,
     told: Option<(EventType, Subject)>,
     reference: Option<(Uuid, u64)>,
@@ -122,7 +122,7 @@ fn check_one(
     report.hold(Invariant::I9, &row, same, say);
 }
 
-fn tells_credit(event: &Event, payment: &Payment, shape: &Shape, referred: &Referred) -> bool {
+fn tells_credit(event: &Event, payment: &Payment, shape: Shape, referred: &Referred) -> bool {
     #[derive(Deserialize)]
     struct Data {
         account: CreditView,
@@ -146,7 +146,7 @@ struct Data {
 }
 
 /// The payment as it was decided: all that changes later is what follow-ups made of it.
-fn tells(data: &str, payment: &Payment, shape: &Shape) -> bool {
+fn tells(data: &str, payment: &Payment, shape: Shape) -> bool {
     let Ok(Data { payment: told }) = serde_json::from_str::<Data>(data) else { return false };
     let captured = if shape.moves { payment.amount_minor } else { 0 };
     view(payment, shape, 1, shape.born(), captured, 0) == Some(told)
@@ -159,7 +159,7 @@ fn tells_root(event: &Event, root: &Root, payment: &Payment) -> bool {
     let root = &root.payment;
     if told.version == root.version {
         let (captured, refunded) = (root.captured_minor, root.refunded_minor);
-        return view(root, &shape, root.version, shape.status, captured, refunded) == Some(told);
+        return view(root, shape, root.version, shape.status, captured, refunded) == Some(told);
     }
     // Only what gives money back is followed by more.
     let at_most = (payment.amount_minor..=root.refunded_minor)
@@ -168,7 +168,7 @@ fn tells_root(event: &Event, root: &Root, payment: &Payment) -> bool {
     (2..root.version).contains(&told.version)
         && at_most
         && row::is_root(shape.kind)
-        && view(root, &shape, told.version, shape.status, root.captured_minor, refunded) == Some(told)
+        && view(root, shape, told.version, shape.status, root.captured_minor, refunded) == Some(told)
 }
 
 /// Minor units of a decimal text, whose digits are those of its currency.
@@ -179,7 +179,7 @@ fn minor(text: &str) -> Option<i64> {
 /// The payment as its partner sees it, in a version of its own.
 fn view(
     payment: &Payment,
-    shape: &Shape,
+    shape: Shape,
     version: u32,
     status: PaymentStatus,
     captured_minor: i64,

@@ -160,12 +160,11 @@ impl Ledger {
             None => (PaymentKind::Expire, PaymentStatus::Expired, EventType::PaymentExpired),
         };
         let mut at = self.tick();
-        let id = match key {
-            Some(key) => payment_id(self.partner, key),
-            None => {
-                at = at.plus_micros(2 * DAY_MICROS);
-                expiry_id(root.view.id)
-            }
+        let id = if let Some(key) = key {
+            payment_id(self.partner, key)
+        } else {
+            at = at.plus_micros(2 * DAY_MICROS);
+            expiry_id(root.view.id)
         };
         let mut view = Self::view(id, kind, PaymentStatus::Posted, amount, at);
         view.root = root.view.id;
