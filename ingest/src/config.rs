@@ -46,15 +46,17 @@ pub struct Config {
     /// and to be set like the notifier's.
     #[arg(long, env = "WIRED_WEBHOOK_ALLOW_LOOPBACK_HTTP", default_value_t = false, action = clap::ArgAction::Set)]
     pub webhook_allow_loopback_http: bool,
-    /// Webhook endpoints of one partner. Higher costs the notifier a delivery more for each event.
-    #[arg(long, env = "WIRED_ENDPOINTS_PER_PARTNER", default_value_t = 50)]
+    /// Webhook endpoints of one partner, 1 to 200. Higher costs the notifier a delivery more for each event, and a list
+    /// of deliveries a look for each endpoint.
+    #[arg(long, env = "WIRED_ENDPOINTS_PER_PARTNER", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=200))]
     pub endpoints_per_partner: u32,
     /// Applications of new partners in 24 hours, of all addresses together; each makes a test partner. Lower refuses
     /// honest applicants on a busy day, higher lets a flood leave more rows behind.
     #[arg(long, env = "WIRED_APPLICATIONS_PER_DAY", default_value_t = 100)]
     pub applications_per_day: u32,
-    /// Applications in an hour per client address.
-    #[arg(long, env = "WIRED_APPLICATIONS_PER_HOUR", default_value_t = 5)]
+    /// Applications in an hour per client address. Behind a proxy all clients have its address, so this then bounds
+    /// all of them together.
+    #[arg(long, env = "WIRED_APPLICATIONS_PER_HOUR", default_value_t = 20)]
     pub applications_per_hour: u32,
     /// File with the key that authenticates status tokens and cursors: base64 of 32 bytes, the same on every replica.
     #[arg(long, env = "WIRED_STATUS_TOKEN_KEY_FILE")]

@@ -67,6 +67,9 @@ pub struct Endpoint {
     pub public_key: Option<String>,
     /// For `If-Match`.
     pub version: u32,
+    /// What it may have missed while it was disabled, in the answer that enabled it.
+    #[serde(default)]
+    pub replay_offer: Option<ReplayRequest>,
     /// The secret, in the answer that created the endpoint and never again.
     #[serde(default)]
     pub secret: Option<String>,
@@ -98,7 +101,7 @@ pub struct Ping {
 }
 
 /// What to send again.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum ReplayRequest {
     /// One event.
@@ -200,7 +203,7 @@ impl Client {
         if answer.status == 204 { Ok(()) } else { Err(answer.error()) }
     }
 
-    /// Enables an endpoint. `missed_after` of the answer is where [`ReplayRequest::Missing`] begins, less one.
+    /// Enables an endpoint. The answer offers the replay of what it may have missed.
     pub async fn enable_endpoint(&self, id: EndpointId) -> Result<Endpoint, Error> {
         self.post(&format!("/v1/endpoints/{id}/enable"), &json!({}), None, None).await
     }

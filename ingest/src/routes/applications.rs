@@ -145,7 +145,8 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
             return Err(Problem::new(Code::RateLimited, detail).retry_after(RETRY_AFTER_S).into());
         }
         store::insert(&mut transaction, &new).await?;
-        transaction.commit().await.map_err(Failure::Uncertain)
+        // Without a key the client can only apply again, so an unknown end is as good as none.
+        transaction.commit().await.map_err(Failure::from)
     });
     let ended = tokio::time::timeout(write::WRITE_TIMEOUT, task).await;
     match ended {

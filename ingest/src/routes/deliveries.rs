@@ -25,8 +25,8 @@ use crate::store::deliveries::{self as store, AttemptRow, Content, DeliveryRow, 
 
 /// Attempts that a list shows of each delivery; more than a schedule has.
 const ATTEMPTS_SHOWN: u8 = 10;
-/// Endpoints that one list looks at: more than a partner may have.
-const ENDPOINTS_MAX: u32 = 500;
+/// Endpoints that one list looks at: as many as a partner may have (`WIRED_ENDPOINTS_PER_PARTNER`).
+const ENDPOINTS_MAX: u32 = 200;
 
 /// One event or notice to one endpoint.
 #[derive(Debug, Serialize, ToSchema)]

@@ -35,9 +35,13 @@ use crate::problem::{Code, Problem};
 use crate::query::Query;
 use crate::signed::{self, Signed};
 use crate::store::endpoints::{self as store, EndpointRow, NewSecret, State as EndpointState};
+use crate::store::events;
 use crate::write::{self, Answer, Failure};
 use crate::{read, seal};
 use settings::{Change, NewEndpoint};
+
+/// By how much the clocks of two services may differ.
+const CLOCKS_APART_MICROS: i64 = 10_000_000;
 
 /// An endpoint.
 #[derive(Debug, Serialize, ToSchema)]
@@ -520,10 +524,7 @@ pub async fn enable(
                 store::enable(connection, id).await?;
             }
             let endpoint = view(&app, connection, partner, id).await?;
-            let offer = endpoint.missed_after.map(|sequence| ReplayOffer {
-                kind: ReplayKind::Missing,
-                from_sequence: sequence.saturating_add(1),
-            });
+            let offer = offer(connection, partner, &endpoint).await?;
             let mut answer = Answer::json(StatusCode::OK, &endpoint)?;
             if let Some(body) = answer.body.as_mut().and_then(Value::as_object_mut) {
                 body.insert("replay_offer".to_owned(), json!(offer));
@@ -532,6 +533,21 @@ pub async fn enable(
         })
     });
     Ok(done.await?.into_response())
+}
+
+/// What was missed, if anything: not what came before the endpoint was there.
+async fn offer(
+    connection: &mut MySqlConnection,
+    partner: PartnerId,
+    endpoint: &Endpoint,
+) -> Result<Option<ReplayOffer>, Failure> {
+    let Some(missed_after) = endpoint.missed_after else { return Ok(None) };
+    let created_at = endpoint.created_at.plus_micros(-CLOCKS_APART_MICROS);
+    let before = events::last_before(connection, partner, created_at).await?;
+    let from_sequence = missed_after.max(before).saturating_add(1);
+    let last = events::extent(connection, partner).await?.last;
+    let offer = ReplayOffer { kind: ReplayKind::Missing, from_sequence };
+    Ok((from_sequence <= last).then_some(offer))
 }
 
 /// Disable an endpoint

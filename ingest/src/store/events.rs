@@ -2,6 +2,7 @@
 
 use domain::event::{EventRecord, EventType};
 use domain::ids::{PartnerId, event_id};
+use domain::time::Timestamp;
 use runtime::sql::Sql;
 use serde_json::value::RawValue;
 use sqlx::mysql::MySqlRow;
@@ -91,6 +92,29 @@ fn event(partner: PartnerId, row: &MySqlRow) -> Result<EventRecord, StoreError> 
         timestamp,
         data: RawValue::from_string(data).map_err(|error| columns.wrong(&error))?,
     })
+}
+
+/// The last sequence of an event that occurred before `time`; 0 when there is none that is kept.
+///
+/// A partner's events never go back in time, so a look at some thirty of them tells, whatever their number.
+pub async fn last_before(
+    connection: &mut MySqlConnection,
+    partner: PartnerId,
+    time: Timestamp,
+) -> Result<u64, StoreError> {
+    let extent = extent(&mut *connection, partner).await?;
+    let (mut before, mut from) = (extent.first_kept.saturating_sub(1), extent.last + 1);
+    while before + 1 < from {
+        let middle = before + (from - before) / 2;
+        let event = at(&mut *connection, partner, middle).await?;
+        // A hole can only be what retention removes at this moment.
+        if event.is_none_or(|event| event.timestamp < time) {
+            before = middle;
+        } else {
+            from = middle;
+        }
+    }
+    Ok(before)
 }
 
 /// The last sequences of several partners, for who waits for more; partners without events are not in it.

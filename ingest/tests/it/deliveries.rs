@@ -128,6 +128,25 @@ async fn pages_hold_every_delivery_once_newest_first() {
     bench.close().await;
 }
 
+/// As many endpoints as there may be: a look for each and status in one statement.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_looks_at_every_endpoint() {
+    let bench = Bench::new("dl-many").await;
+    let pool = bench.env.pool();
+    insert_events(pool, bench.partner, 1, 2, &[EventType::PaymentPosted]).await;
+    let mut endpoints = Vec::new();
+    for _ in 0..200 {
+        endpoints.push(endpoint(&bench).await);
+    }
+    for sequence in 1..=2 {
+        for to in [endpoints[0], endpoints[99], endpoints[199]] {
+            deliver(pool, bench.partner, to, event_id(bench.partner, 1, sequence), 2, 1, 1).await;
+        }
+    }
+    assert_eq!(all(&bench, "", 4).await.len(), 6);
+    bench.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delivery_shows_its_attempts() {
     let bench = Bench::new("dl-one").await;
@@ -223,6 +242,9 @@ async fn a_missing_replay_takes_the_offer_up() {
     let bench = Bench::new("replay-miss").await;
     insert_events(bench.env.pool(), bench.partner, 1, 20, &[EventType::PaymentPosted]).await;
     let path = path(&create(&bench).await);
+    // The first five came before there was an endpoint.
+    let later = "UPDATE events SET occurred_at = UTC_TIMESTAMP(6) + INTERVAL 1 MINUTE WHERE sequence > 5";
+    sqlx::query(later).execute(bench.env.pool()).await.unwrap();
     bench.post_json(&format!("{path}/disable"), &Value::Null).await;
     let offer = bench.post_json(&format!("{path}/enable"), &Value::Null).await.json()["replay_offer"].clone();
     assert_eq!(bench.post_json(&format!("{path}/replays"), &offer).await.status, 202);
@@ -231,7 +253,7 @@ async fn a_missing_replay_takes_the_offer_up() {
         .fetch_one(bench.env.pool());
     let row = row.await.unwrap();
     let stored: (u8, u8, u64, u64) = (row.get(0), row.get(1), row.get(2), row.get(3));
-    assert_eq!(stored, (4, 1, 1, 20));
+    assert_eq!(stored, (4, 1, 6, 20));
     bench.close().await;
 }
 

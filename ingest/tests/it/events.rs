@@ -255,7 +255,8 @@ async fn the_client_manages_webhooks() {
     let replay = bank.replay(made.id, &ReplayRequest::Range { from_sequence: 2 }, "client-3").await.unwrap();
     assert_eq!((replay.kind, replay.status), (ReplayKind::Range, ReplayStatus::Open));
     assert_eq!(bank.replay_status(&replay.status_url).await.unwrap().id, replay.id);
-    assert_eq!(bank.enable_endpoint(made.id).await.unwrap().missed_after, None);
+    let enabled = bank.enable_endpoint(made.id).await.unwrap();
+    assert_eq!((enabled.missed_after, enabled.replay_offer), (None, None));
     let version = bank.endpoint(made.id).await.unwrap().version;
     bank.delete_endpoint(made.id, version).await.unwrap();
     assert!(bank.endpoint(made.id).await.unwrap_err().is("not_found"));

@@ -16,6 +16,7 @@ mod outage;
 mod receivers;
 mod smoke;
 mod support;
+mod webhook_api;
 mod webhooks;
 
 use tokio::sync::{Mutex, MutexGuard};

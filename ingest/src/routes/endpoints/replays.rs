@@ -223,9 +223,7 @@ async fn insert(
     let row = checked(connection, partner, wanted).await?;
     check_open(&store::open(connection, id).await?, &row)?;
     store::insert(connection, partner, id, &row).await?;
-    let fills_gap = row.kind == ReplayKind::Missing
-        && endpoint.state.missed_after.zip(row.from_sequence).is_some_and(|(after, from)| from <= after + 1);
-    if fills_gap {
+    if row.kind == ReplayKind::Missing && endpoint.state.missed_after.is_some() {
         endpoint_store::clear_missed(connection, id).await?;
     }
     let location = path_of(id, row.id);
