@@ -55,12 +55,12 @@ impl Fold {
         command: &PaymentCommand,
         payment: &Payment,
     ) -> Result<Allowed, Reason> {
-        // Existence and ownership: a foreign mandate is unknown, and so is one that nobody ever granted.
+        // Existence and ownership: a foreign mandate is unknown.
         let partner = self.view.partners.get(&envelope.partner).ok_or(Reason::PartnerUnknown)?;
         let mandate = self.view.mandates.get(&command.mandate).map(|slot| &slot.row);
         let mandate = mandate.filter(|mandate| mandate.partner == envelope.partner);
-        let (mandate, debit) =
-            mandate.and_then(|mandate| Some((mandate, mandate.account?))).ok_or(Reason::MandateUnknown)?;
+        let mandate = mandate.ok_or(Reason::MandateUnknown)?;
+        let debit = mandate.account.ok_or_else(|| never_granted(mandate))?;
         let amount = payment
             .amount
             .filter(|amount| amount.currency() == mandate.currency)
@@ -142,14 +142,25 @@ pub(super) fn check_account_limits(debit: &Account, amount: Amount, item: &Item)
     spend(debit.spent, amount, item, debit.daily_max_minor)
 }
 
+/// Why a mandate that nobody ever granted authorises nothing.
+fn never_granted(mandate: &Mandate) -> Reason {
+    match mandate.status {
+        MandateStatus::Revoked => Reason::MandateRevoked,
+        MandateStatus::Expired => Reason::MandateExpired,
+        MandateStatus::Active | MandateStatus::Used | MandateStatus::Declined | MandateStatus::Pending => {
+            Reason::MandateUnknown
+        }
+    }
+}
+
 fn check_authority(mandate: &Mandate, item: &Item) -> Result<(), Reason> {
     match mandate.status {
         MandateStatus::Active => {}
         MandateStatus::Used => return Err(Reason::MandateUsed),
         MandateStatus::Revoked => return Err(Reason::MandateRevoked),
         MandateStatus::Expired => return Err(Reason::MandateExpired),
-        // These two never had an account, and so were unknown above.
-        MandateStatus::Declined | MandateStatus::Pending => return Err(Reason::MandateUnknown),
+        // Neither has an account.
+        MandateStatus::Declined | MandateStatus::Pending => return Err(never_granted(mandate)),
     }
     match mandate.expires_at {
         Some(expires_at) if item.accepted_at >= expires_at => Err(Reason::MandateExpired),

@@ -119,10 +119,14 @@ impl NaiveBank {
         let minor = command.amount_minor;
         let partner = self.partners.get(&envelope.partner).ok_or(Reason::PartnerUnknown)?;
         let mandate = self.mandates.get(&command.mandate).ok_or(Reason::MandateUnknown)?;
-        let debit = mandate.account.ok_or(Reason::MandateUnknown)?;
         if mandate.partner != envelope.partner {
             return Err(Reason::MandateUnknown);
         }
+        let debit = mandate.account.ok_or(match mandate.status {
+            MandateStatus::Revoked => Reason::MandateRevoked,
+            MandateStatus::Expired => Reason::MandateExpired,
+            _ => Reason::MandateUnknown,
+        })?;
         if mandate.currency != command.currency {
             return Err(Reason::CurrencyMismatch);
         }

@@ -524,9 +524,11 @@ fn what_ends_a_request_makes_a_mandate_that_nobody_can_grant_any_more() {
     assert_eq!(reasons(&left), [None, exists, exists, None, exists, None, exists]);
     let told: Vec<_> = left.events.iter().map(|event| event.event_type).collect();
     assert_eq!(told, [EventType::MandateDeclined, EventType::MandateRevoked, EventType::MandateExpired]);
-    let payment = world::payment_of(partner(1), new_mandate(5), "p", 100);
-    let (_, left) = decide(&[payment], view, world::DECIDED_AT);
-    assert_eq!(left.payments[0].reason, Some(Reason::MandateUnknown));
+    let payments = [(5, "declined"), (6, "cancelled"), (7, "expired")]
+        .map(|(n, key)| world::payment_of(partner(1), new_mandate(n), key, 100));
+    let (_, left) = decide(&payments, view, world::DECIDED_AT);
+    let refused: Vec<_> = left.payments.iter().map(|row| row.reason.unwrap()).collect();
+    assert_eq!(refused, [Reason::MandateUnknown, Reason::MandateRevoked, Reason::MandateExpired]);
 }
 
 #[test]
