@@ -27,6 +27,9 @@ use env_file::EnvFile;
 pub use judge::Refusal;
 use plan::Plan;
 
+/// Where a seeded partner may have customers sent after they answered a request for a mandate: a name that nobody has.
+const RETURN_URL: &str = "https://shop.example/return";
+
 /// More of either would no longer be a sample.
 const CUSTOMERS_MAX: u32 = 200_000;
 const PARTNERS_MAX: u32 = 1_000;
@@ -156,6 +159,7 @@ pub async fn run(config: &Config) -> Result<Vec<Seeded>, Error> {
         let mut file = EnvFile::read(partner_file(config, index))?;
         complete_addresses(config, &mut file)?;
         store::ensure_partner(&pool, partner.id, &partner.name, config.requests_per_second).await?;
+        store::ensure_return_url(&pool, partner.id, RETURN_URL).await?;
         files.push(file);
     }
     let mut sent = 0;

@@ -59,6 +59,20 @@ pub(super) async fn ensure_partner(
     unless_there(inserted)
 }
 
+/// Lets the partner send customers back to URLs under `url`.
+pub(super) async fn ensure_return_url(
+    pool: &MySqlPool,
+    partner: PartnerId,
+    url: &str,
+) -> Result<(), sqlx::Error> {
+    let inserted = sqlx::query("INSERT INTO return_urls (partner_id, url) VALUES (?, ?)")
+        .bind(bytes(partner.uuid()))
+        .bind(url)
+        .execute(pool)
+        .await;
+    unless_there(inserted)
+}
+
 /// Rows of a run at the same time are as good as ours: they are derived from the same name.
 fn unless_there(result: Result<sqlx::mysql::MySqlQueryResult, sqlx::Error>) -> Result<(), sqlx::Error> {
     match result {
