@@ -162,7 +162,7 @@ async fn each_list_is_a_range_of_its_index() {
     let pool = bench.env.pool();
     for number in 0..50 {
         let row = Row {
-            mandate: Some(mandate(number as u128 % 3)),
+            mandate: Some(mandate(u128::from(number) % 3)),
             reference: Some(format!("order {}", number % 4)),
             ..Row::posted(bench.partner, number)
         };
