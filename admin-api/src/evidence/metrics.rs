@@ -67,6 +67,7 @@ const fn name(invariant: Invariant) -> &'static str {
         Invariant::I7 => "I7",
         Invariant::I8 => "I8",
         Invariant::I9 => "I9",
+        Invariant::I10 => "I10",
         Invariant::I11 => "I11",
     }
 }

@@ -10,6 +10,7 @@
 //! | I7 available ≥ 0 | after every debit and now, except for the bank's own accounts |
 //! | I8 caps | captured ≤ authorised, refunded and reversed ≤ captured, both as the sums of the follow-ups; the caps of mandates, a single-use mandate at most once |
 //! | I9 events without gap or repeat | each partner's log is walked, and each event is referred to exactly once |
+//! | I10 deliveries | whole runs: an event without a delivery, behind which later ones have theirs |
 //! | I11 chains | the hash of every entry is computed anew |
 //!
 //! I5 (every accepted payment has an outcome) needs to know what was accepted: [`outcomes`].
@@ -118,6 +119,7 @@ async fn run(
     run.events().await?;
     run.settlement_accounts().await?;
     run.dead_letters().await?;
+    run.deliveries().await?;
     run.counts().await?;
     run.finish(started.elapsed())
 }

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod changes;
+mod deliveries;
 mod events;
 mod holds;
 mod mandates;

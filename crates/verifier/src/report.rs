@@ -19,13 +19,24 @@ pub enum Invariant {
     I7,
     I8,
     I9,
+    I10,
     I11,
 }
 
 impl Invariant {
     /// Every invariant that a run checks.
-    pub const ALL: [Self; 9] =
-        [Self::I1, Self::I2, Self::I3, Self::I4, Self::I6, Self::I7, Self::I8, Self::I9, Self::I11];
+    pub const ALL: [Self; 10] = [
+        Self::I1,
+        Self::I2,
+        Self::I3,
+        Self::I4,
+        Self::I6,
+        Self::I7,
+        Self::I8,
+        Self::I9,
+        Self::I10,
+        Self::I11,
+    ];
 
     /// What it says.
     pub const fn meaning(self) -> &'static str {
@@ -38,6 +49,7 @@ impl Invariant {
             Self::I7 => "no account but the bank's is overdrawn",
             Self::I8 => "captures, refunds and mandates stay within their bounds",
             Self::I9 => "each partner's events are numbered without gap or repeat",
+            Self::I10 => "no event was passed over on its way to an endpoint",
             Self::I11 => "no entry was altered, removed, added or reordered",
         }
     }
