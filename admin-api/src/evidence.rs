@@ -1,4 +1,4 @@
-//! Proof that the ledger is whole: signed [`checkpoints`] outside the database, and the [`reconciler`], which verifies
+//! Proof that the ledger is whole: signed checkpoints outside the database, and the reconciler, which verifies
 //! the ledger all the time.
 //!
 //! Both only read the ledger. Neither bears on health: a broken ledger is an alarm, and answering customers goes on.
