@@ -17,10 +17,8 @@ use crate::system::{Options, Servers, Service, System};
 
 const CONNECTIONS: usize = 64;
 const DURATION: Duration = Duration::from_secs(3);
-/// More than a run can send.
-const PAYMENTS: usize = 300_000;
-/// Items of a request; 1 is a payment of its own.
-const ITEMS: [usize; 3] = [1, 100, 500];
+/// Items of a request (1 is a payment of its own), and more payments than a run can send in such requests.
+const KINDS: [(usize, usize); 3] = [(1, 100_000), (100, 300_000), (500, 300_000)];
 
 /// Measures and reports.
 pub(super) async fn measure(servers: Servers, config: &Config, report: &mut Report) -> anyhow::Result<()> {
@@ -29,10 +27,10 @@ pub(super) async fn measure(servers: Servers, config: &Config, report: &mut Repo
     let system = System::start(servers, options).await?;
     // Accepting alone is measured.
     system.terminate(Service::Processor, 0).await?;
-    let payments = config.size(PAYMENTS, 2_000);
-    let mut rates = ITEMS.map(|_| Vec::new());
+    let mut rates = KINDS.map(|_| Vec::new());
     for round in 0..=config.rounds() {
-        for (items, rates) in ITEMS.into_iter().zip(&mut rates) {
+        for ((items, payments), rates) in KINDS.into_iter().zip(&mut rates) {
+            let payments = config.size(payments, 2_000);
             let name = format!("batch-{round}-{items}");
             let rate = run(&system, &name, items, payments).await?;
             // The first round warms up.
