@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,15 +20,16 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use domain::event::API_VERSION;
 use domain::http_signature::{RequestParts, Signature};
-use domain::ids::{EventId, KeyId, PartnerId, PaymentId, event_id};
+use domain::ids::{EventId, KeyId, MandateId, PartnerId, PaymentId, event_id};
 use domain::schema;
 use domain::secret::HmacKey;
 use domain::webhook::{Secret, SigningKey, SigningKeys};
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
 use loadtest::driver::now_us;
-use loadtest::system::{binaries, ports};
+use loadtest::system::{Options, Servers, System, binaries, ports};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use testkit::wait_until;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -36,55 +37,99 @@ use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+use crate::webhooks::api::Merchant;
+
 /// After how long a receiver takes an event for missing; theirs is 60 s.
 const GAP_SECONDS: &str = "1";
 /// An interpreter's start on a busy machine, or the time until a gap is filled.
 const PATIENCE: Duration = Duration::from_secs(40);
 
+const LANGUAGES: [&str; 5] = ["Python", "Node", "Go", "Java", "Rust"];
+
 #[tokio::test]
 async fn the_receiver_in_python_keeps_its_books() {
-    let libraries = checkout().join(".local/venv/requirements.txt");
-    let script = checkout().join("docs/receivers/python/receiver.py");
-    let Some(()) = there("Python", &libraries) else { return };
-    keeps_its_books(Command::new(checkout().join(".local/venv/bin/python3")).arg(script)).await;
+    keeps_its_books("Python").await;
 }
 
 #[tokio::test]
 async fn the_receiver_in_node_keeps_its_books() {
-    let libraries = checkout().join(".local/interop/node_modules");
-    let Some(()) = there("Node", &libraries) else { return };
-    // Node looks for libraries beside the program.
-    let folder = tempfile::tempdir().unwrap();
-    let script = folder.path().join("receiver.mjs");
-    std::fs::copy(checkout().join("docs/receivers/node/receiver.mjs"), &script).unwrap();
-    std::os::unix::fs::symlink(libraries, folder.path().join("node_modules")).unwrap();
-    keeps_its_books(Command::new("node").arg(script)).await;
+    keeps_its_books("Node").await;
 }
 
 #[tokio::test]
 async fn the_receiver_in_go_keeps_its_books() {
-    let program = checkout().join(".local/receivers/go/receiver");
-    let Some(()) = there("Go", &program) else { return };
-    keeps_its_books(&mut Command::new(program)).await;
+    keeps_its_books("Go").await;
 }
 
 #[tokio::test]
 async fn the_receiver_in_java_keeps_its_books() {
-    let folder = checkout().join(".local/receivers/java");
-    let Some(()) = there("Java", &folder.join("Receiver.class")) else { return };
-    let path = format!("{}:{}/lib/*", folder.display(), folder.display());
-    keeps_its_books(Command::new("java").args(["-Xmx64m", "-cp", &path, "Receiver"])).await;
+    keeps_its_books("Java").await;
 }
 
 #[tokio::test]
 async fn the_receiver_in_rust_keeps_its_books() {
-    keeps_its_books(&mut Command::new(binaries::find("receiver").unwrap())).await;
+    keeps_its_books("Rust").await;
+}
+
+/// The real bank: an endpoint that gets rejected payments alone sees a gap, and its receiver reads the log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_receiver_gets_along_with_the_bank() {
+    let _turn = crate::turn().await;
+    let system = System::start(Servers::from_env().unwrap(), Options::new("receivers")).await.unwrap();
+    let partner = &system.partners()[0];
+    let merchant = Merchant::new(&system, partner);
+    let mut receivers = Vec::new();
+    for program in LANGUAGES.into_iter().filter_map(program) {
+        let address = ports::free().unwrap();
+        let url = format!("http://{address}/webhooks");
+        let endpoint = merchant.create(&url, Some(&["payment.rejected"])).await;
+        let environment = HashMap::from([
+            ("WIRED_URL", system.url(0)),
+            ("WIRED_KEY_ID", partner.key_id.clone()),
+            ("WIRED_KEY_SECRET", partner.key_secret.clone()),
+            ("WIRED_WEBHOOK_SECRET", endpoint.secret),
+        ]);
+        receivers.push(Receiver::start(program, address, environment).await);
+    }
+    let nobody = MandateId::from_uuid(Uuid::from_u128(1));
+    for (number, mandate) in
+        [nobody, partner.mandates[0], partner.mandates[1], nobody].into_iter().enumerate()
+    {
+        let (key, last) = (format!("receivers-{number}"), merchant.events(0).await.len());
+        let payment = merchant.pay(mandate, &key).await;
+        // One after the other, in the order of the log.
+        wait_until("the event", PATIENCE, async || merchant.events(last as u64).await.len() == 1).await;
+        let status = if mandate == nobody { "rejected" } else { "posted" };
+        let line = format!("payment.{status} {payment} {status} 1");
+        for receiver in &mut receivers {
+            receiver.expected.push(line.clone());
+        }
+    }
+    // The posted ones come from the log, and with them the second rejected one again.
+    let again = format!("duplicate {}", merchant.events(0).await.last().unwrap().id);
+    for mut receiver in receivers {
+        let lines = Arc::clone(&receiver.lines);
+        wait_until(receiver.language, PATIENCE, async || lines.lock().unwrap().len() >= 5).await;
+        let [first, posted, also, second] = receiver.expected.as_slice() else { panic!() };
+        let expected: Vec<_> = [first, second, posted, also, &again].into_iter().cloned().collect();
+        assert_eq!(*receiver.lines.lock().unwrap(), expected, "{}", receiver.language);
+        println!("{} has {} payments", receiver.language, receiver.expected.len());
+        receiver.child.kill().await.unwrap();
+    }
+    system.finish().await.unwrap();
 }
 
 /// Duplicates, an older version after a newer one, gaps, forged and stale messages, rotation of secrets.
-async fn keeps_its_books(command: &mut Command) {
+async fn keeps_its_books(language: &'static str) {
+    let Some(program) = program(language) else { return };
     let bank = Bank::start().await;
-    let mut receiver = Receiver::start(command, &bank).await;
+    let environment = HashMap::from([
+        ("WIRED_URL", format!("http://{}", bank.address)),
+        ("WIRED_KEY_ID", bank.key_id.to_string()),
+        ("WIRED_KEY_SECRET", Bank::key_secret()),
+        ("WIRED_WEBHOOK_SECRET", Bank::secret_text()),
+    ]);
+    let mut receiver = Receiver::start(program, ports::free().unwrap(), environment).await;
     let (paid, voided) = (bank.payment(1), bank.payment(2));
 
     receiver.takes(&bank.signed(1, "payment.posted", &paid, 1)).await;
@@ -258,25 +303,29 @@ impl Bank {
 
 /// A running receiver.
 struct Receiver {
+    language: &'static str,
     child: Child,
     address: SocketAddr,
     lines: Arc<Mutex<Vec<String>>>,
     /// Lines that were expected and came.
     read: usize,
+    /// Lines that it should write.
+    expected: Vec<String>,
+    _folder: Option<TempDir>,
 }
 
 impl Receiver {
-    async fn start(command: &mut Command, bank: &Bank) -> Self {
-        let address = ports::free().unwrap();
-        let environment = HashMap::from([
-            ("WIRED_URL", format!("http://{}", bank.address)),
-            ("WIRED_KEY_ID", bank.key_id.to_string()),
-            ("WIRED_KEY_SECRET", Bank::key_secret()),
-            ("WIRED_WEBHOOK_SECRET", Bank::secret_text()),
-            ("WIRED_WEBHOOK_LISTEN", address.to_string()),
-            ("GAP_SECONDS", GAP_SECONDS.to_owned()),
-        ]);
-        command.envs(environment).kill_on_drop(true).stdin(Stdio::null()).stdout(Stdio::piped());
+    async fn start(
+        program: Program,
+        address: SocketAddr,
+        environment: HashMap<&'static str, String>,
+    ) -> Self {
+        let Program { language, mut command, folder } = program;
+        command
+            .envs(environment)
+            .env("WIRED_WEBHOOK_LISTEN", address.to_string())
+            .env("GAP_SECONDS", GAP_SECONDS);
+        command.kill_on_drop(true).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
         let lines = Arc::new(Mutex::new(Vec::new()));
@@ -288,7 +337,7 @@ impl Receiver {
         });
         wait_until("the receiver to listen", PATIENCE, async || TcpStream::connect(address).await.is_ok())
             .await;
-        Self { child, address, lines, read: 0 }
+        Self { language, child, address, lines, read: 0, expected: Vec::new(), _folder: folder }
     }
 
     /// The next line that it writes.
@@ -354,14 +403,55 @@ fn checkout() -> PathBuf {
     binaries::checkout().unwrap()
 }
 
-/// Whether what a language needs is there; where tests must not be skipped in silence, that is printed.
-fn there(language: &str, path: &Path) -> Option<()> {
-    if path.exists() {
-        return Some(());
-    }
-    println!(
-        "skipped: {} is missing; `deploy/local/wired-local interop` makes it where the machine has {language}",
-        path.display()
-    );
-    None
+/// How a receiver is started.
+struct Program {
+    language: &'static str,
+    command: Command,
+    /// What stands there must stay while it runs.
+    folder: Option<TempDir>,
+}
+
+/// The receiver in a language; `None`, with a printed reason, where the machine lacks it.
+fn program(language: &'static str) -> Option<Program> {
+    let local = |path: &str| checkout().join(".local").join(path);
+    let there = |path: PathBuf| {
+        if !path.exists() {
+            let path = path.display();
+            println!(
+                "skipped: {path} is missing; `deploy/local/wired-local interop` makes it where there is {language}"
+            );
+            return None;
+        }
+        Some(path)
+    };
+    let (command, folder) = match language {
+        "Python" => {
+            there(local("venv/requirements.txt"))?;
+            let mut command = Command::new(local("venv/bin/python3"));
+            command.arg(checkout().join("docs/receivers/python/receiver.py"));
+            (command, None)
+        }
+        "Node" => {
+            let libraries = there(local("interop/node_modules"))?;
+            // Node looks for libraries beside the program.
+            let folder = tempfile::tempdir().unwrap();
+            let script = folder.path().join("receiver.mjs");
+            std::fs::copy(checkout().join("docs/receivers/node/receiver.mjs"), &script).unwrap();
+            std::os::unix::fs::symlink(libraries, folder.path().join("node_modules")).unwrap();
+            let mut command = Command::new("node");
+            command.arg(script);
+            (command, Some(folder))
+        }
+        "Go" => (Command::new(there(local("receivers/go/receiver"))?), None),
+        "Java" => {
+            there(local("receivers/java/Receiver.class"))?;
+            let classes = local("receivers/java").display().to_string();
+            let mut command = Command::new("java");
+            command.args(["-Xmx64m", "-cp", &format!("{classes}:{classes}/lib/*"), "Receiver"]);
+            (command, None)
+        }
+        "Rust" => (Command::new(binaries::find("receiver").unwrap()), None),
+        other => panic!("there is no receiver in {other}"),
+    };
+    Some(Program { language, command, folder })
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use client::{Client, Options, PaymentRequest, SendOptions};
-use domain::ids::MandateId;
+use domain::ids::{MandateId, PaymentId};
 use domain::money::{Amount, Currency};
 use http::{HeaderMap, HeaderValue, Method};
 use loadtest::system::{Partner, System};
@@ -12,30 +12,30 @@ use serde_json::{Value, json};
 use testkit::wait_until;
 
 /// A merchant.
-pub(super) struct Merchant {
+pub(crate) struct Merchant {
     client: Client,
 }
 
 /// An endpoint as its owner knows it.
 #[derive(Debug, Clone)]
-pub(super) struct Endpoint {
-    pub(super) id: String,
-    pub(super) secret: String,
+pub(crate) struct Endpoint {
+    pub(crate) id: String,
+    pub(crate) secret: String,
 }
 
 /// An entry of the event log.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Logged {
-    pub(super) id: String,
-    pub(super) body: Value,
+pub(crate) struct Logged {
+    pub(crate) id: String,
+    pub(crate) body: Value,
 }
 
 impl Logged {
-    pub(super) fn sequence(&self) -> u64 {
+    pub(crate) fn sequence(&self) -> u64 {
         self.body["sequence"].as_u64().unwrap_or_else(|| panic!("{self:?}"))
     }
 
-    pub(super) fn epoch(&self) -> u16 {
+    pub(crate) fn epoch(&self) -> u16 {
         self.body["epoch"]
             .as_u64()
             .and_then(|epoch| epoch.try_into().ok())
@@ -44,7 +44,7 @@ impl Logged {
 }
 
 impl Merchant {
-    pub(super) fn new(system: &System, partner: &Partner) -> Self {
+    pub(crate) fn new(system: &System, partner: &Partner) -> Self {
         Self { client: partner.client(&system.url(0), Options::default()).unwrap() }
     }
 
@@ -61,43 +61,43 @@ impl Merchant {
         if answer.body.is_empty() { Value::Null } else { answer.json().unwrap() }
     }
 
-    pub(super) async fn pay(&self, mandate: MandateId, key: &str) {
+    pub(crate) async fn pay(&self, mandate: MandateId, key: &str) -> PaymentId {
         let request = PaymentRequest::new(mandate, Amount::new(100, Currency::EUR).unwrap());
-        self.client.pay(&request, key, None).await.unwrap();
+        self.client.pay(&request, key, None).await.unwrap().payment.id
     }
 
-    pub(super) async fn create(&self, url: &str, event_types: Option<&[&str]>) -> Endpoint {
+    pub(crate) async fn create(&self, url: &str, event_types: Option<&[&str]>) -> Endpoint {
         let body = json!({ "url": url, "event_types": event_types });
         let made = self.ask(Method::POST, "/v1/endpoints", Some(body)).await;
         let text = |name: &str| made[name].as_str().unwrap_or_else(|| panic!("{name}: {made}")).to_owned();
         Endpoint { id: text("id"), secret: text("secret") }
     }
 
-    pub(super) async fn change(&self, endpoint: &str, change: Value) -> Value {
+    pub(crate) async fn change(&self, endpoint: &str, change: Value) -> Value {
         self.ask(Method::PATCH, &format!("/v1/endpoints/{endpoint}"), Some(change)).await
     }
 
-    pub(super) async fn delete(&self, endpoint: &str) {
+    pub(crate) async fn delete(&self, endpoint: &str) {
         self.ask(Method::DELETE, &format!("/v1/endpoints/{endpoint}"), None).await;
     }
 
-    pub(super) async fn read(&self, endpoint: &str) -> Value {
+    pub(crate) async fn read(&self, endpoint: &str) -> Value {
         self.ask(Method::GET, &format!("/v1/endpoints/{endpoint}"), None).await
     }
 
-    pub(super) async fn enable(&self, endpoint: &str) -> Value {
+    pub(crate) async fn enable(&self, endpoint: &str) -> Value {
         self.ask(Method::POST, &format!("/v1/endpoints/{endpoint}/enable"), None).await
     }
 
     /// The new secret.
-    pub(super) async fn rotate(&self, endpoint: &str, overlap: Duration) -> String {
+    pub(crate) async fn rotate(&self, endpoint: &str, overlap: Duration) -> String {
         let path = format!("/v1/endpoints/{endpoint}/secrets");
         let made = self.ask(Method::POST, &path, Some(json!({ "overlap_s": overlap.as_secs() }))).await;
         made["secret"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned()
     }
 
     /// Asks for something to be sent again, and waits until all of it is queued.
-    pub(super) async fn replay(&self, endpoint: &str, what: Value) -> Value {
+    pub(crate) async fn replay(&self, endpoint: &str, what: Value) -> Value {
         let path = format!("/v1/endpoints/{endpoint}/replays");
         let mut replay = self.ask(Method::POST, &path, Some(what)).await;
         let status_url = replay["status_url"].as_str().unwrap().to_owned();
@@ -110,7 +110,7 @@ impl Merchant {
     }
 
     /// Deliveries of an endpoint that are not delivered: id of the event and how it stands.
-    pub(super) async fn undelivered(&self, endpoint: &str) -> BTreeMap<String, Value> {
+    pub(crate) async fn undelivered(&self, endpoint: &str) -> BTreeMap<String, Value> {
         let first = format!("/v1/deliveries?endpoint={endpoint}&status=pending,dead&limit=200");
         let (mut undelivered, mut next) = (BTreeMap::new(), Some(first.clone()));
         while let Some(path) = next {
@@ -124,7 +124,7 @@ impl Merchant {
     }
 
     /// The event log behind `after`, to its end.
-    pub(super) async fn events(&self, mut after: u64) -> Vec<Logged> {
+    pub(crate) async fn events(&self, mut after: u64) -> Vec<Logged> {
         let mut events = Vec::new();
         loop {
             let page = self.ask(Method::GET, &format!("/v1/events?after={after}&limit=200"), None).await;
