@@ -577,7 +577,8 @@ async fn a_bank_at_work_gives_no_false_alarm() {
         let mut written = 0_u64;
         while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
             ledger.pay(&Ledger::paid(&format!("live {written}"), ledger.standing, 1)).await;
-            written += 1;
+            ledger.move_money(written).await;
+            written += 8;
         }
         written
     });

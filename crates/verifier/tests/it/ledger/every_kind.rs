@@ -63,6 +63,45 @@ impl Ledger {
         self.commit().await;
     }
 
+    /// Money held, captured, given back and released, and a dead letter redriven behind its position: each step in a
+    /// transaction of its own, as a bank at work takes them.
+    pub(crate) async fn move_money(&mut self, number: u64) {
+        let key = |what: &str| format!("{what} {number}");
+        let mut root = self.authorize(&key("live hold"), 3);
+        self.commit().await;
+        self.capture(&key("live capture"), &mut root, 2);
+        self.commit().await;
+        self.refund(&key("live refund"), &mut root, 1);
+        self.commit().await;
+        let mut root = self.authorize(&key("live void"), 3);
+        self.commit().await;
+        self.end_hold(Some(&key("live voided")), &mut root);
+        self.commit().await;
+        let (root, offset) = (payment_id(self.partner, &key("live letter")), self.offset(1));
+        self.store_positions();
+        let id = hex(root.uuid());
+        self.queue(&format!(
+            "INSERT INTO dead_letters VALUES (1, 0, {offset}, 1, {id}, {id}, 'data_error', '', NULL, '', NOW(), NOW(), NULL)"
+        ));
+        self.commit().await;
+        self.enter_payment(&Self::paid(&key("live later"), self.standing, 1));
+        self.commit().await;
+        let command = BankCommand::RedriveDeadLetters { root: root.uuid() };
+        self.change(&command, None, "");
+        let change = hex(derived_uuid(&serde_json::to_string(&command).unwrap()));
+        self.queue(&format!(
+            "UPDATE dead_letters SET status = 2, change_id = {change} WHERE kafka_offset = {offset}"
+        ));
+        let at = self.tick();
+        let mut view = Self::view(root, PaymentKind::Payment, PaymentStatus::Posted, 1, at);
+        view.mandate = Some(self.standing);
+        let posting = self.enter(root, [self.customer, self.settlement], 1, at);
+        let asked =
+            Asked { posting: Some(posting), key: Some(key("live letter")), offset: Some(offset), ..asked(1) };
+        self.tell_payment(&view, EventType::PaymentPosted, asked);
+        self.commit().await;
+    }
+
     fn authorize(&mut self, key: &str, amount: i64) -> Root {
         let at = self.tick();
         let id = payment_id(self.partner, key);
