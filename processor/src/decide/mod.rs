@@ -51,6 +51,9 @@ pub fn decide(items: &[Item], view: View, decided_at: Timestamp) -> (View, Effec
     for (index, item) in items.iter().enumerate() {
         fold.command(index, item);
     }
+    // Everything else that changes counts something.
+    fold.view.accounts.values_mut().for_each(Slot::settle);
+    fold.view.settlement_accounts.values_mut().for_each(Slot::settle);
     (fold.view, fold.effects)
 }
 

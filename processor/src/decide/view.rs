@@ -48,6 +48,8 @@ pub struct Slot<T> {
     pub row: T,
     /// What became of it.
     pub touch: Touch,
+    /// The row as it was read, once it is changed.
+    pub before: Option<T>,
 }
 
 /// What a batch did to a row.
@@ -61,23 +63,34 @@ pub enum Touch {
     New,
 }
 
-impl<T> Slot<T> {
+impl<T: Clone> Slot<T> {
     /// A row as it was read.
     pub fn read(row: T) -> Self {
-        Self { row, touch: Touch::Read }
+        Self { row, touch: Touch::Read, before: None }
     }
 
     /// A row that this batch makes.
     pub fn new(row: T) -> Self {
-        Self { row, touch: Touch::New }
+        Self { row, touch: Touch::New, before: None }
     }
 
     /// The row, to be changed and written.
     pub fn change(&mut self) -> &mut T {
         if self.touch == Touch::Read {
             self.touch = Touch::Changed;
+            self.before = Some(self.row.clone());
         }
         &mut self.row
+    }
+}
+
+impl<T: Clone + PartialEq> Slot<T> {
+    /// What is again as it was read, such as an account that was frozen and unfrozen, is not written: the database would
+    /// count one row less than were changed.
+    pub fn settle(&mut self) {
+        if self.before.as_ref() == Some(&self.row) {
+            self.touch = Touch::Read;
+        }
     }
 }
 

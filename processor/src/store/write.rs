@@ -96,8 +96,9 @@ pub fn write(
     writes.insert("holds", INSERT_HOLDS, &effects.holds, hold);
     writes.delete_holds(&effects.released);
     let settlement = view.settlement_accounts.iter();
-    let settlement: Vec<_> =
-        settlement.map(|(key, slot)| Slot { row: (key, slot.row), touch: slot.touch }).collect();
+    let settlement: Vec<_> = settlement
+        .map(|(key, slot)| Slot { row: (key, slot.row), touch: slot.touch, before: None })
+        .collect();
     writes.upsert(
         "settlement_accounts",
         INSERT_SETTLEMENT,
@@ -107,8 +108,11 @@ pub fn write(
             sql.uuid(partner.uuid()).text(",").string(currency.code()).text(",").uuid(account.uuid());
         },
     );
-    let sequences =
-        view.sequences.iter().map(|(partner, slot)| Slot { row: (partner, slot.row), touch: slot.touch });
+    let sequences = view.sequences.iter().map(|(partner, slot)| Slot {
+        row: (partner, slot.row),
+        touch: slot.touch,
+        before: None,
+    });
     let sequences: Vec<_> = sequences.collect();
     writes.upsert("partner_sequences", INSERT_SEQUENCES, UPDATE_SEQUENCES, sequences.iter(), |sql, row| {
         sql.uuid(row.0.uuid()).text(",").int(row.1.last).text(",").int(row.1.epoch);
@@ -119,7 +123,7 @@ pub fn write(
     for slot in view.dead_letters.values().filter(|slot| slot.touch == Touch::Changed) {
         writes.end_dead_letter(&slot.row);
     }
-    let positions = positions.iter().map(|row| Slot { row: *row, touch: Touch::Changed });
+    let positions = positions.iter().map(|row| Slot { row: *row, touch: Touch::Changed, before: None });
     let positions: Vec<_> = positions.collect();
     writes.upsert("positions", INSERT_POSITIONS, UPDATE_POSITIONS, positions.iter(), position);
     writes

@@ -16,7 +16,7 @@ use testkit::naive_bank::{self, City, Command, Event, NaiveBank, When};
 use uuid::Uuid;
 
 use super::world::{ACCEPTED_AT, partner};
-use crate::decide::{Mandate, Partner, Payment, View, decide};
+use crate::decide::{Mandate, Partner, Payment, Slot, Touch, View, decide};
 use crate::item::{Content, Item};
 
 /// The bank's days are a minute long here, so that a stream crosses a few midnights.
@@ -39,7 +39,9 @@ impl Real {
     fn batch(&mut self, commands: &[(Command, When)]) {
         let items: Vec<_> = commands.iter().map(|(command, when)| self.item(command, *when)).collect();
         let decided_at = ACCEPTED_AT.plus_seconds(10_000 + self.offset);
-        let (view, effects) = decide(&items, std::mem::take(&mut self.view), decided_at);
+        let read = read_again(&self.view);
+        let (view, effects) = decide(&items, read.clone(), decided_at);
+        assert_written_rows_differ(&read, &view);
         self.view = view;
         assert!(effects.dead_letters.is_empty(), "{:?}", effects.dead_letters);
         for hold in effects.holds {
@@ -83,7 +85,7 @@ impl Real {
     fn differences(&self, naive: &NaiveBank) -> Vec<String> {
         let mut differences = Vec::new();
         compare(&mut differences, "account", &self.accounts(), &naive.accounts);
-        let of = |slot: &super::super::Slot<Mandate>| naive_mandate(&slot.row);
+        let of = |slot: &Slot<Mandate>| naive_mandate(&slot.row);
         let mandates = self.view.mandates.iter().map(|(id, slot)| (*id, of(slot))).collect();
         compare(&mut differences, "mandate", &mandates, &naive.mandates);
         let payments = self.view.payments.iter().map(|(id, slot)| (*id, naive_payment(&slot.row))).collect();
@@ -136,6 +138,38 @@ impl Real {
         });
         accounts.collect()
     }
+}
+
+/// The view as the next transaction reads it.
+fn read_again(view: &View) -> View {
+    fn read<K: Ord + Copy, T: Clone>(slots: &BTreeMap<K, Slot<T>>) -> BTreeMap<K, Slot<T>> {
+        slots.iter().map(|(key, slot)| (*key, Slot::read(slot.row.clone()))).collect()
+    }
+    View {
+        accounts: read(&view.accounts),
+        settlement_accounts: read(&view.settlement_accounts),
+        mandates: read(&view.mandates),
+        payments: read(&view.payments),
+        sequences: read(&view.sequences),
+        ..view.clone()
+    }
+}
+
+/// A row that is written counts as changed in the database only when it is another one.
+fn assert_written_rows_differ(read: &View, view: &View) {
+    fn differ<K: Ord + std::fmt::Debug, T: PartialEq + std::fmt::Debug>(
+        read: &BTreeMap<K, Slot<T>>,
+        slots: &BTreeMap<K, Slot<T>>,
+    ) {
+        for (key, slot) in slots.iter().filter(|(_, slot)| slot.touch == Touch::Changed) {
+            assert_ne!(slot.row, read[key].row, "{key:?} is written and has not changed");
+        }
+    }
+    differ(&read.accounts, &view.accounts);
+    differ(&read.settlement_accounts, &view.settlement_accounts);
+    differ(&read.mandates, &view.mandates);
+    differ(&read.payments, &view.payments);
+    differ(&read.sequences, &view.sequences);
 }
 
 fn naive_mandate(mandate: &Mandate) -> naive_bank::Mandate {
