@@ -232,8 +232,9 @@ impl Recorder {
                 continue;
             }
             let change = match (attempt.succeeded, *failing) {
-                (true, None) => continue,
-                (true, Some(_)) => {
+                // What another notifier wrote counts as much as what this one did.
+                (true, None) if known.failing_since.is_none() => continue,
+                (true, _) => {
                     *failing = None;
                     Change::Recovered
                 }

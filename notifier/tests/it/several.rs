@@ -83,6 +83,31 @@ async fn due_deliveries_left_by_one_are_taken_by_the_other_once() {
     world.env.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_success_at_one_ends_the_failing_that_another_saw() {
+    let world = World::new("recovered").await;
+    let partner = world.partner().await;
+    let sink = Sink::ok().await;
+    let (endpoint, _) = world.endpoint(partner, &sink.url).await;
+    let notifier = world.notifier();
+    sink.wait_for(&world.events(partner, 1).await).await;
+    // As another notifier writes it.
+    sqlx::query("INSERT INTO endpoint_states (endpoint_id, failing_since) VALUES (?, UTC_TIMESTAMP(6) - INTERVAL 4 DAY)")
+        .bind(endpoint.uuid().as_bytes().as_slice())
+        .execute(world.env.pool())
+        .await
+        .unwrap();
+    wait_until("the endpoint to have recovered", BOUND, async || {
+        sink.wait_for(&world.events(partner, 1).await).await;
+        let failing =
+            "SELECT COUNT(*) FROM endpoint_states WHERE endpoint_id = ? AND failing_since IS NOT NULL";
+        world.count(failing, endpoint).await == 0
+    })
+    .await;
+    notifier.stop().await;
+    world.env.close().await;
+}
+
 /// Rows that the notifier's MySQL user has had examined, as the server counts them.
 async fn rows_examined(world: &World) -> i64 {
     let url = world.env.service_url("notifier");
