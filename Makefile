@@ -91,6 +91,10 @@ test: servers ## run every test on real Kafka and MySQL
 bench: servers build ## measure, print a table, write .local/bench.json
 	$(WITH_SERVERS) target/release/loadtest bench
 
+.PHONY: verify
+verify: build ## prove that the ledger is whole, also against its signed checkpoints
+	@target/release/wired verify-ledger --checkpoints .local/checkpoints --public-key .local/keys/checkpoint.key.pub
+
 .PHONY: load
 load: up ## drive the running services with load and report
 	@$(LOCAL) seed
