@@ -1,6 +1,7 @@
 //! Endpoints and their secrets, as their owner manages them.
 
 use http::Method;
+use ingest::store::idempotency;
 use serde_json::{Value, json};
 use sqlx::Row;
 use testkit::fixtures::{self, ALL_SCOPES};
@@ -281,12 +282,7 @@ async fn a_write_cut_off_half_way_leaves_nothing() {
     let mut held = bench.env.pool().begin().await.unwrap();
     sqlx::query("SELECT 1 FROM endpoints FOR UPDATE").fetch_all(&mut *held).await.unwrap();
     let cut = async {
-        wait_until("the change waits for the row", SOON, async || {
-            let text = "SELECT COUNT(*) FROM performance_schema.data_locks WHERE lock_status = 'WAITING' \
-                        AND object_schema = DATABASE()";
-            sqlx::query(text).fetch_one(bench.env.pool()).await.unwrap().get::<i64, _>(0) > 0
-        })
-        .await;
+        wait_until("the change waits for the row", SOON, async || waiting_locks(&bench).await > 0).await;
         proxy.shut();
     };
     let (answer, ()) = tokio::join!(patch(&bench, &path, "*", "cut", &body), cut);
@@ -316,8 +312,42 @@ async fn a_key_is_forgotten_after_a_day() {
     assert_eq!((anew.status, anew.header("idempotent-replayed")), (201, None));
     assert!(anew.json()["secret"].is_string());
     sqlx::query(age).execute(bench.env.pool()).await.unwrap();
-    ingest::store::idempotency::forget(bench.env.pool(), 24).await.unwrap();
+    idempotency::forget(bench.env.pool(), 24).await.unwrap();
     let left = sqlx::query("SELECT COUNT(*) FROM idempotency_keys WHERE idempotency_key = 'k'");
     assert_eq!(left.fetch_one(bench.env.pool()).await.unwrap().get::<i64, _>(0), 0);
     bench.close().await;
+}
+
+/// What the replica's own turns cannot do: replicas know each other by the row alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_of_a_partner_follow_one_another_on_all_replicas() {
+    let bench = Bench::new("ep-turns").await;
+    let (other, _) = bench.other_partner(ALL_SCOPES).await;
+    let pool = bench.env.pool();
+    let mut first = pool.begin().await.unwrap();
+    idempotency::lock(&mut first, bench.partner).await.unwrap();
+    let mut of_another = pool.begin().await.unwrap();
+    idempotency::lock(&mut of_another, other).await.unwrap();
+    of_another.commit().await.unwrap();
+    let second = async {
+        let mut second = pool.begin().await.unwrap();
+        idempotency::lock(&mut second, bench.partner).await.unwrap();
+        second.commit().await.unwrap();
+        std::time::Instant::now()
+    };
+    let end = async {
+        wait_until("the second waits", SOON, async || waiting_locks(&bench).await > 0).await;
+        let ended = std::time::Instant::now();
+        first.commit().await.unwrap();
+        ended
+    };
+    let (second, first) = tokio::join!(second, end);
+    assert!(second > first);
+    bench.close().await;
+}
+
+async fn waiting_locks(bench: &Bench) -> i64 {
+    let text = "SELECT COUNT(*) FROM performance_schema.data_locks WHERE lock_status = 'WAITING' \
+                AND object_schema = DATABASE()";
+    sqlx::query(text).fetch_one(bench.env.pool()).await.unwrap().get(0)
 }
