@@ -38,7 +38,7 @@ pub fn describe() {
     describe_counter!("wired_notifier_disabled_endpoints_total", "Endpoints disabled by reason");
     describe_counter!("wired_notifier_pings_total", "Pings and rehearsals by verdict");
     describe_counter!("wired_notifier_replayed_total", "Deliveries that replays made due again");
-    describe_gauge!("wired_notifier_open_replays", "Replays that are being worked off");
+    describe_gauge!("wired_notifier_open_replays", "Replays whose next step was due at the last look");
     describe_counter!("wired_notifier_expired_deliveries_total", "Deliveries deleted after their time");
     describe_counter!("wired_notifier_flushes_total", "Transactions that recorded results");
     describe_counter!("wired_notifier_flush_errors_total", "Failed attempts to record results");

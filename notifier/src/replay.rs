@@ -1,6 +1,6 @@
 //! Works off replays: makes what they cover due again, in order, a bounded step at a time.
 //!
-//! A replay never has more than [`DUE_MAX`] deliveries of its endpoint waiting, so live traffic, which takes turns with
+//! No step is made while many deliveries of the endpoint are due, so live traffic, which takes turns with
 //! them, is not starved, and an endpoint that fails is not buried. A step is one transaction with the replay's own row,
 //! so a killed notifier loses none and repeats none; of two notifiers, one takes a step.
 

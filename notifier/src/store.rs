@@ -88,7 +88,7 @@ fn uuid(row: &MySqlRow, column: usize) -> Result<Uuid, sqlx::Error> {
     Uuid::from_slice(&bytes).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
-/// Reads a column selected as [`MICROS`] of a DATETIME.
+/// Reads a DATETIME that was selected as microseconds since 1970.
 fn instant(row: &MySqlRow, column: usize) -> Result<Timestamp, sqlx::Error> {
     row.try_get(column).map(Timestamp::from_micros)
 }
