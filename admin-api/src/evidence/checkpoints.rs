@@ -70,7 +70,9 @@ impl Checkpoints {
         while !stop.is_cancelled() {
             match lease.take().await {
                 Ok(true) => {
-                    if let Err(error) = lease.keep_during(self.step()).await {
+                    // Numbers keep two that work at once apart, so a lost lease stops nothing.
+                    let lost = CancellationToken::new();
+                    if let Err(error) = lease.keep_during(&lost, self.step()).await {
                         metrics::checkpoint_failed();
                         tracing::error!(error = %error, "no checkpoint can be taken or published");
                     }

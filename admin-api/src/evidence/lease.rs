@@ -28,19 +28,27 @@ impl Lease {
         store::take_lease(&self.pool, self.name, self.holder, self.lasts).await
     }
 
-    /// Keeps it while `work` runs, and stops when that ends. What the work does must bear that the lease was lost: it is
-    /// there to save work, never to make it right.
-    pub(super) async fn keep_during<T>(&self, work: impl Future<Output = T>) -> T {
+    /// Keeps it while `work` runs, and cancels `lost` when another one has it. What the work does must bear that the lease
+    /// was lost: it is there to save work, never to make it right.
+    pub(super) async fn keep_during<T>(&self, lost: &CancellationToken, work: impl Future<Output = T>) -> T {
         let done = CancellationToken::new();
-        let (lease, stop) = (self.clone(), done.clone());
+        let (lease, stop, lost) = (self.clone(), done.clone(), lost.clone());
         let renewal = tokio::spawn(async move {
             loop {
                 tokio::select! {
                     () = tokio::time::sleep(lease.lasts / 3) => {}
                     () = stop.cancelled() => return,
                 }
-                if let Err(error) = lease.take().await {
-                    tracing::warn!(lease.name = lease.name, error = %error, "a lease cannot be renewed");
+                match lease.take().await {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        tracing::warn!(lease.name = lease.name, "a lease was lost");
+                        lost.cancel();
+                        return;
+                    }
+                    Err(error) => {
+                        tracing::warn!(lease.name = lease.name, error = %error, "a lease cannot be renewed");
+                    }
                 }
             }
         });

@@ -62,7 +62,7 @@ impl Reconciler {
             match lease.take().await {
                 Ok(true) => {
                     let working = stop.child_token();
-                    lease.keep_during(self.work(&working)).await;
+                    lease.keep_during(&working, self.work(&working)).await;
                 }
                 Ok(false) => {
                     self.observe().await;
