@@ -1,11 +1,11 @@
 //! Whether bad endpoints make healthy ones wait: healthy ones alone, and then beside bad ones, in one run of one system.
 //!
-//! Each endpoint belongs to a partner of its own and gets as many events as any other. What a healthy endpoint waits
-//! for is the time from decision to receipt. Afterwards every event of a bad endpoint must be delivered or stand in
-//! MySQL to be tried again.
+//! Each endpoint belongs to a partner of its own and gets as many events as any other. The bad ones are disabled while
+//! the healthy ones are measured alone; the payments are the same in both halves. What a healthy endpoint waits for is
+//! the time from decision to receipt. Afterwards every event of a bad endpoint must be delivered or stand in MySQL to be
+//! tried again.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -143,14 +143,16 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Measured> {
     }
     system.restart(Service::Notifier, 0).await?;
 
-    let before = audit::sequences(&system).await?;
-    let (healthy, all) = (0..plan.healthy, 0..plan.all());
-    drive(&system, "warm-up", healthy.clone(), WARM_UP, plan.rate).await?;
-    let alone = drive(&system, "alone", healthy.clone(), plan.half, plan.rate).await?;
+    switch_bad(&system, plan, false).await?;
+    // As much again for the others, so that each of them has as many events as a healthy one has.
+    let rate = plan.rate * plan.all() as f64 / plan.healthy as f64;
+    drive(&system, "warm-up", WARM_UP, rate).await?;
+    let alone = drive(&system, "alone", plan.half, rate).await?;
     let alone = waits(&sink, &alone, plan.healthy).await?;
-    // As much again for the bad ones, so that each of them has as many events as a healthy one has.
-    let share = plan.rate * all.len() as f64 / plan.healthy as f64;
-    let beside = drive(&system, "beside", all, plan.half, share).await?;
+    audit::applied(&system, DRAIN_TIMEOUT).await?;
+    switch_bad(&system, plan, true).await?;
+    let before = audit::sequences(&system).await?;
+    let beside = drive(&system, "beside", plan.half, rate).await?;
     let beside = waits(&sink, &beside, plan.healthy).await?;
     let events_of_bad = nothing_lost(&system, &sink, plan, &before).await?;
     let mut attempts = BTreeMap::new();
@@ -179,16 +181,15 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Measured> {
     Ok(measured)
 }
 
-async fn drive(
-    system: &System,
-    name: &str,
-    partners: Range<usize>,
-    time: Duration,
-    rate: f64,
-) -> anyhow::Result<driver::Report> {
-    let mut posting = driver_partners(system);
-    posting.truncate(partners.end);
-    let load = Load::new(name, posting, Pace::PerSecond(rate), time);
+async fn switch_bad(system: &System, plan: &Plan, on: bool) -> anyhow::Result<()> {
+    for (index, _) in plan.each_bad() {
+        store::switch_endpoints(system.pool(), system.partners()[index].id, on).await?;
+    }
+    Ok(())
+}
+
+async fn drive(system: &System, name: &str, time: Duration, rate: f64) -> anyhow::Result<driver::Report> {
+    let load = Load::new(name, driver_partners(system), Pace::PerSecond(rate), time);
     let report = driver::run(&load, Arc::new(Progress::default()), CancellationToken::new()).await?;
     anyhow::ensure!(
         report.refused.is_empty() && report.unknown.is_empty(),

@@ -128,6 +128,23 @@ pub async fn set_endpoint_url(pool: &MySqlPool, partner: PartnerId, url: &str) -
     Ok(changed.execute(pool).await?.rows_affected())
 }
 
+/// Enables or disables a partner's endpoints, as their owner would.
+pub async fn switch_endpoints(pool: &MySqlPool, partner: PartnerId, on: bool) -> sqlx::Result<()> {
+    let states = if on {
+        "UPDATE endpoint_states SET disabled_at = NULL, disabled_reason = NULL
+        WHERE endpoint_id IN (SELECT id FROM endpoints WHERE partner_id = ?)"
+    } else {
+        "INSERT INTO endpoint_states (endpoint_id, disabled_at, disabled_reason)
+        SELECT id, UTC_TIMESTAMP(6), 'owner' FROM endpoints WHERE partner_id = ?
+        ON DUPLICATE KEY UPDATE disabled_at = VALUES(disabled_at), disabled_reason = VALUES(disabled_reason)"
+    };
+    // By its version a notifier sees that an endpoint has changed.
+    for statement in [states, "UPDATE endpoints SET version = version + 1 WHERE partner_id = ?"] {
+        sqlx::query(statement).bind(bytes(partner.uuid())).execute(pool).await?;
+    }
+    Ok(())
+}
+
 /// Status and error class of every attempt.
 pub async fn attempts(pool: &MySqlPool) -> sqlx::Result<Vec<(Option<u16>, Option<String>)>> {
     let rows: Vec<(Option<u16>, Option<Text>)> =
