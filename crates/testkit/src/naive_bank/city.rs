@@ -80,7 +80,7 @@ impl City {
         }
         for number in 0..MANDATES / 2 {
             let mut dice = self.dice(generation, "beginning", number);
-            let partner = self.partners[(number % 3 / 2) as usize % self.partners.len()];
+            let partner = self.partners[usize::from(number == MANDATES / 2 - 1) % self.partners.len()];
             commands.push(BankCommand::GrantMandate(GrantMandate {
                 partner,
                 account: self.customer(generation, number / 2),
@@ -313,7 +313,11 @@ impl City {
 
     /// Mostly one of those that a generation begins with.
     fn any_mandate(&self, generation: u32, dice: &mut Dice) -> MandateId {
-        let among = if dice.below(4) == 0 { MANDATES } else { MANDATES / 2 };
+        let among = match dice.below(8) {
+            0 => MANDATES,
+            1 => MANDATES / 2,
+            _ => MANDATES / 2 - 1,
+        };
         self.mandate(generation, dice.below(among))
     }
 
@@ -364,6 +368,8 @@ impl City {
 
     fn bank(&self, generation: u32, name: &str, command: BankCommand) -> Command {
         let id = match name.parse() {
+            // An id is unique among payments and among changes, not among both, when two processors race.
+            Ok(number) if !command.moves_money() => self.id(generation, "change", number),
             Ok(number) => self.id(generation, "bank", number),
             Err(_) => derived_uuid(&format!("city:{}:{generation}:{name}", self.salt)),
         };
