@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use client::{Client, Options, PaymentRequest, Retries};
-use domain::ids::{MandateId, PaymentId};
+use client::{Client, Options, PartRequest, PaymentRequest, Retries};
+use domain::ids::{MandateId, PartnerId, PaymentId, payment_id};
 use domain::money::{Amount, Currency};
 use domain::payment::PaymentStatus;
 use tokio::sync::Semaphore;
@@ -58,9 +58,21 @@ pub enum Error {
     },
 }
 
+/// What requests ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mix {
+    /// Payments at once, of these partners by their API keys.
+    Payments,
+    /// Among eight, one payment in two phases, one refund, and a capture or a void of an earlier one of the former; a
+    /// third of those in two phases are left to expire.
+    EveryKind,
+}
+
 /// A partner that posts payments.
 #[derive(Clone)]
 pub struct Partner {
+    /// The partner, where it is known: what follows on a payment needs it.
+    pub id: Option<PartnerId>,
     /// Where ingest is; requests are spread over several.
     pub urls: Vec<String>,
     /// Its API key.
@@ -98,6 +110,7 @@ impl Partner {
         };
         let mandates: Result<Vec<MandateId>, _> = mandates.lines().map(str::parse).collect();
         Ok(Self {
+            id: get("WIRED_PARTNER").ok().and_then(|id| id.parse().ok()),
             urls: vec![get("WIRED_URL")?],
             key_id: get("WIRED_KEY_ID")?,
             secret: get("WIRED_KEY_SECRET")?,
@@ -141,6 +154,8 @@ pub struct Load {
     pub amount_minor_max: u32,
     /// Draws mandates and amounts.
     pub seed: u64,
+    /// What requests ask for; of every kind only for partners whose ids are known.
+    pub mix: Mix,
 }
 
 impl Load {
@@ -158,6 +173,7 @@ impl Load {
             name: name.to_owned(),
             amount_minor_max: 100,
             seed: 1,
+            mix: Mix::Payments,
         }
     }
 
@@ -325,6 +341,21 @@ async fn closed_loop(driver: &Arc<Driver>, workers: usize, started: Instant, sto
     while tasks.join_next().await.is_some() {}
 }
 
+/// Requests of a partner before it follows on one.
+const FOLLOWING: u64 = 64;
+/// How long the funds of a payment in two phases are held: the shortest that ingest lets partners ask for.
+const HOLD_S: u32 = 60;
+
+/// What one request asks for.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Payment,
+    Authorization,
+    Capture(PaymentId),
+    Void(PaymentId),
+    Refund(PaymentId),
+}
+
 struct Driver {
     load: Load,
     /// Clients of each partner, one for each URL.
@@ -345,6 +376,45 @@ impl Driver {
         Ok(Self { load, clients, progress, report: Mutex::default() })
     }
 
+    /// What the request of a number asks for. What it follows on came a while ago, from the same partner.
+    fn kind_of(&self, number: u64) -> Kind {
+        let partners = self.load.partners.len() as u64;
+        let Some(partner) = self.load.partners[(number % partners) as usize].id else { return Kind::Payment };
+        let place = number / partners;
+        if self.load.mix == Mix::Payments || place < FOLLOWING {
+            return Kind::Payment;
+        }
+        let root = |back: u64| {
+            let number = (place - back) * partners + number % partners;
+            payment_id(partner, &format!("{}-{number}", self.load.name))
+        };
+        match place % 8 {
+            4 => Kind::Authorization,
+            5 => Kind::Refund(root(45)),
+            // Those in two phases by turns: captured, voided, or left to expire.
+            6 if (place / 8).is_multiple_of(3) => Kind::Capture(root(42)),
+            6 if place / 8 % 3 == 1 => Kind::Void(root(42)),
+            _ => Kind::Payment,
+        }
+    }
+
+    async fn ask(
+        &self,
+        client: &Client,
+        kind: Kind,
+        request: PaymentRequest,
+        key: &str,
+    ) -> Result<client::Accepted, client::Error> {
+        let wait = self.load.wait;
+        match kind {
+            Kind::Payment => client.pay(&request, key, wait).await,
+            Kind::Authorization => client.pay(&request.authorize(Some(HOLD_S)), key, wait).await,
+            Kind::Capture(root) => client.capture(root, &PartRequest::everything(), key, wait).await,
+            Kind::Void(root) => client.void(root, key, wait).await,
+            Kind::Refund(root) => client.refund(root, &PartRequest::everything(), key, wait).await,
+        }
+    }
+
     async fn request(&self, number: u64, due: Instant) {
         let begun = Instant::now();
         self.progress.sent.fetch_add(1, Ordering::Relaxed);
@@ -360,7 +430,8 @@ impl Driver {
         let due_us = now_us() - begun.duration_since(due).as_micros() as i64;
         let answer = match Amount::new(amount_minor, partner.currency) {
             Ok(amount) => {
-                client.pay(&PaymentRequest::new(mandate, amount), &idempotency_key, load.wait).await
+                let request = PaymentRequest::new(mandate, amount);
+                self.ask(client, self.kind_of(number), request, &idempotency_key).await
             }
             Err(error) => Err(client::Error::Request(error.to_string())),
         };

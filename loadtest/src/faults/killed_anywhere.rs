@@ -3,7 +3,8 @@
 //! One run: own MySQL and Kafka, two processes of each service, processors reach MySQL through a proxy. First the
 //! services are killed, each service by a task of its own, while connections are cut at COMMIT; then MySQL and Kafka
 //! are killed; then one processor is stopped for 30 s while the other takes over. The load runs through all of it,
-//! repeating what failed under the same idempotency key. Then everything must come to rest, within bounds, and the
+//! repeating what failed under the same idempotency key: payments at once and in two phases, captures, voids, refunds,
+//! and over Kafka the bank's movements and a partner's transfers. Then everything must come to rest, within bounds, and the
 //! audit must find no difference.
 
 use std::sync::Arc;
@@ -16,11 +17,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::audit::{self, Audited, Expected};
 use super::chaos::{self, Inflicted};
-use super::{driver_partners, sinks};
-use crate::driver::{self, Load, Pace, Progress};
+use super::{bank, driver_partners, sinks};
+use crate::driver::{self, Load, Mix, Pace, Progress};
 use crate::proxy::Proxy;
 use crate::system::{Options, Servers, Service, System, ports};
 
+/// What the load is called.
+const LOAD: &str = "killed";
 /// Processes of each service.
 const PROCESSES: usize = 2;
 /// Longer than all faults together.
@@ -70,8 +73,9 @@ pub async fn run(plan: Plan) -> anyhow::Result<Outcome> {
     let sink = sinks(&system).await?;
 
     let stop = CancellationToken::new();
-    let mut load = Load::new("killed", driver_partners(&system), Pace::PerSecond(plan.rate), LOAD_MAX);
+    let mut load = Load::new(LOAD, driver_partners(&system), Pace::PerSecond(plan.rate), LOAD_MAX);
     load.seed = plan.seed;
+    load.mix = Mix::EveryKind;
     load.in_flight_max = 5_000;
     load.timeout = Duration::from_secs(15);
     load.retries = Retries { max: 100, pause: Duration::from_millis(100), pause_max: Duration::from_secs(5) };
@@ -79,11 +83,16 @@ pub async fn run(plan: Plan) -> anyhow::Result<Outcome> {
         let stop = stop.clone();
         async move { driver::run(&load, Arc::new(Progress::default()), stop).await }
     });
+    let moving = tokio::spawn({
+        let (system, stop) = (Arc::clone(&system), stop.clone());
+        async move { bank::run(&system, plan.seed, LOAD, stop).await }
+    });
     let inflicted = inflict(&system, &proxy, plan).await;
     let healed = Instant::now();
     stop.cancel();
     let report = driving.await.context("the driver panicked")??;
     expected.reports.push(report);
+    expected.bank = moving.await.context("the bank panicked")??;
     let inflicted = inflicted.context("while faults were made")?;
     audit::applied(&system, APPLY_TIMEOUT).await?;
     audit::told(&system, &sink, &expected, TELL_TIMEOUT).await?;

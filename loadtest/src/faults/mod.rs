@@ -1,6 +1,7 @@
 //! The fault harness: a bank under load, broken on purpose, and compared afterwards with what outsiders saw.
 
 pub mod audit;
+pub mod bank;
 pub mod chaos;
 pub mod cli;
 pub mod endpoints;
@@ -16,6 +17,7 @@ use crate::system::System;
 /// A partner of the system as the driver wants it, posting to all ingests in turn.
 pub fn driver_partners(system: &System) -> Vec<driver::Partner> {
     let partner = |partner: &crate::system::Partner| driver::Partner {
+        id: Some(partner.id),
         urls: system.urls(),
         key_id: partner.key_id.clone(),
         secret: partner.key_secret.clone(),

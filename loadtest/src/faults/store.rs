@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use domain::ids::{PartnerId, PaymentId, event_id};
+use domain::ids::{AccountId, PartnerId, PaymentId, event_id};
 use runtime::mysql::Text;
 use sqlx::MySqlPool;
 use uuid::Uuid;
@@ -18,8 +18,12 @@ pub struct PaymentRow {
     pub kind: u8,
     /// The code of its status.
     pub status: u8,
+    /// Counts its changes.
+    pub version: u32,
     /// Minor units.
     pub amount_minor: i64,
+    /// Minor units that it moved and that were not given back.
+    pub left_minor: i64,
     /// The mandate.
     pub mandate: Option<Uuid>,
     /// The partner's key.
@@ -28,21 +32,25 @@ pub struct PaymentRow {
 
 /// Every payment.
 pub async fn payments(pool: &MySqlPool) -> sqlx::Result<Vec<PaymentRow>> {
-    type Row = (Vec<u8>, Option<Vec<u8>>, u8, u8, i64, Option<Vec<u8>>, Option<Text>);
+    type Row = (Vec<u8>, Option<Vec<u8>>, u8, u8, u32, i64, i64, Option<Vec<u8>>, Option<Text>);
     let rows: Vec<Row> = sqlx::query_as(
-        "SELECT id, partner_id, kind, status, amount_minor, mandate_id, idempotency_key FROM payments",
+        "SELECT id, partner_id, kind, status, version, amount_minor, captured_minor - refunded_minor, mandate_id,
+        idempotency_key FROM payments",
     )
     .fetch_all(pool)
     .await?;
-    let rows = rows.into_iter().map(|(id, partner, kind, status, amount_minor, mandate, key)| PaymentRow {
-        id: PaymentId::from_uuid(uuid(&id)),
-        partner: partner.map(|id| PartnerId::from_uuid(uuid(&id))),
-        kind,
-        status,
-        amount_minor,
-        mandate: mandate.map(|id| uuid(&id)),
-        idempotency_key: key.map(String::from),
-    });
+    let rows =
+        rows.into_iter().map(|(id, partner, kind, status, version, amount, left, mandate, key)| PaymentRow {
+            id: PaymentId::from_uuid(uuid(&id)),
+            partner: partner.map(|id| PartnerId::from_uuid(uuid(&id))),
+            kind,
+            status,
+            version,
+            amount_minor: amount,
+            left_minor: left,
+            mandate: mandate.map(|id| uuid(&id)),
+            idempotency_key: key.map(String::from),
+        });
     Ok(rows.collect())
 }
 
@@ -173,4 +181,14 @@ pub async fn failed_attempts(pool: &MySqlPool, partner: PartnerId) -> sqlx::Resu
     .fetch_one(pool)
     .await?;
     Ok(count as u64)
+}
+
+/// The accounts in EUR of an owner of this kind, by their code.
+pub async fn accounts(pool: &MySqlPool, owner_kind: u8) -> sqlx::Result<Vec<AccountId>> {
+    let ids: Vec<Vec<u8>> =
+        sqlx::query_scalar("SELECT id FROM accounts WHERE owner_kind = ? AND currency = 'EUR' ORDER BY id")
+            .bind(owner_kind)
+            .fetch_all(pool)
+            .await?;
+    Ok(ids.iter().map(|id| AccountId::from_uuid(uuid(id))).collect())
 }
