@@ -46,6 +46,8 @@ pub(crate) struct Ledger {
     pub(crate) events: BTreeMap<PartnerId, Vec<Event>>,
     /// When the command at each place was decided, if it left anything.
     pub(crate) decided: HashMap<Place, Timestamp>,
+    /// Where each payment's command stands.
+    pub(crate) places: HashMap<PaymentId, Place>,
     /// When each payment's command was accepted.
     pub(crate) accepted: HashMap<PaymentId, Timestamp>,
     /// The event of each payment's and each change's outcome.
@@ -128,6 +130,7 @@ impl Ledger {
             };
             let version = |column: &str| row.get::<Option<u64>, _>(column);
             self.decided.insert(place(&row), time(&row, "decided").unwrap());
+            self.places.insert(payment, place(&row));
             self.accepted.insert(payment, time(&row, "accepted").unwrap());
             if let Some(sequence) = row.get("event_sequence") {
                 self.told.insert(payment.uuid(), sequence);

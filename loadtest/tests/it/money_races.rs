@@ -190,7 +190,7 @@ impl Senders {
         let (one, other) = (round.key_of("one"), round.key_of("other"));
         let write = async |word: &str, command| self.writer.write(&round.bank(word, command)).await;
         // Whoever is asked first differs from round to round.
-        let swap = round.number % 2 == 0;
+        let swap = round.number.is_multiple_of(2);
         let boundary = || until(expires_at.unwrap(), round.number);
         match round.race {
             Race::TwoRefunds => {
