@@ -10,21 +10,21 @@
 //! have no `decided_at`; they go before the record behind them on their partition, where the naive bank must find that
 //! they leave nothing as well. A wrong order could not hide: versions of entries and sequences of events are compared.
 //!
-//! One thing has no such order: a root that came by another partition and is being written by another transaction can
-//! neither be seen nor locked. A reversal, or a follow-up on a follow-up, that came in that moment is rejected as
-//! `payment_unknown` and may be told after its root. There, and only there (the root decided less than 5 s before, on
-//! another partition), the naive bank is asked with the root hidden.
+//! One thing has no such order: a root, mandate or account that is being made by another transaction can neither be seen
+//! nor locked. A reversal, or a follow-up on a follow-up, that came in that moment is rejected as
+//! `payment_unknown` and may be told after its root. There, and only there (what is `unknown` was made less than 5 s before),
+//! the naive bank is asked with it hidden.
 //!
 //! `WIRED_MODEL_COMMANDS` and `WIRED_MODEL_SEED` make a longer or an earlier run. A seed replays the same commands; how
 //! they interleave differs, and the naive bank follows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use client::{Client, Error, PartRequest, PaymentRequest, TransferRequest};
 use domain::command::{BankCommand, FollowUp, PartnerCommand, PartnerEnvelope};
-use domain::ids::PaymentId;
+use domain::ids::{AccountId, MandateId, PaymentId};
 use domain::money::Amount;
 use domain::payment::Reason;
 use domain::time::{Day, Timestamp};
@@ -34,6 +34,8 @@ use loadtest::faults::{audit, driver_partners};
 use loadtest::system::{Options, Servers, Service, System};
 use testkit::fixtures::{PartnerRow, insert_partner};
 use testkit::naive_bank::{self, City, Command, NaiveBank, Outcome, When};
+
+use uuid::Uuid;
 
 use crate::money_ledger::{Ledger, PATIENCE, Place, Record, Writer, records, verify};
 
@@ -94,12 +96,30 @@ async fn the_bank_agrees_with_a_naive_bank() {
         naive.partners.insert(id, naive_bank::Partner { active, livemode });
     }
     let records = in_order(&ledger, records(&system).await);
+    let mut born: HashMap<Uuid, i64> = HashMap::new();
     for record in &records {
         let day = Day((record.accepted_at.seconds() / DAY_S) as i32);
         let hidden = unseen_root(&ledger, record);
         let hidden = hidden.and_then(|root| Some((root, naive.payments.remove(&root)?)));
+        let young =
+            |id: Uuid| born.get(&id).is_some_and(|at| decided_at(&ledger, record) - at < AT_THE_SAME_TIME_US);
+        let reason = reason_of(&ledger, record);
+        let (mut mandates, mut accounts) = (BTreeMap::new(), BTreeMap::new());
+        // To cancel a foreign mandate is refused by the same word, and one that is not there is made.
+        if reason == Some(Reason::MandateUnknown) && record.command.word() != "cancel_mandate" {
+            mandates = naive.mandates.extract_if(.., |id, _| young(id.uuid())).collect();
+        }
+        if reason == Some(Reason::AccountUnknown) {
+            accounts = naive.accounts.extract_if(.., |id, _| young(id.uuid())).collect();
+        }
         let outcome = naive.apply(&record.command, When { at: record.accepted_at, day });
         naive.payments.extend(hidden);
+        naive.mandates.extend(mandates);
+        naive.accounts.extend(accounts);
+        let mandates = naive.mandates.keys().map(MandateId::uuid);
+        for id in mandates.chain(naive.accounts.keys().map(AccountId::uuid)) {
+            born.entry(id).or_insert_with(|| decided_at(&ledger, record));
+        }
         let left = ledger.decided.contains_key(&record.place);
         assert_eq!(outcome != Outcome::Nothing, left, "{record:?}: the naive bank has {outcome:?}");
     }
@@ -226,6 +246,21 @@ fn in_order(ledger: &Ledger, mut records: Vec<Record>) -> Vec<Record> {
     }
     keyed.sort_by_key(|(key, _)| *key);
     keyed.into_iter().map(|(_, record)| record).collect()
+}
+
+/// When a record was decided; those that left nothing never were.
+fn decided_at(ledger: &Ledger, record: &Record) -> i64 {
+    ledger.decided.get(&record.place).map_or(0, |at| at.micros())
+}
+
+/// Why the ledger rejected a command, if it did.
+fn reason_of(ledger: &Ledger, record: &Record) -> Option<Reason> {
+    let id = match &record.command {
+        Command::Partner(envelope) => envelope.id.uuid(),
+        Command::Bank(envelope) => envelope.id,
+    };
+    let payment = ledger.payments.get(&PaymentId::from_uuid(id)).and_then(|payment| payment.reason);
+    payment.or(ledger.changes.get(&id).copied().flatten())
 }
 
 /// The root that a command was decided without, although it is there; see above.
