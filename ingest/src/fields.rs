@@ -338,11 +338,18 @@ impl Fields {
         if text == decimal_text(0, currency) {
             return Some(0);
         }
-        let parsed = Amount::parse(&text, currency);
-        if let Err(error) = &parsed {
-            self.refuse(name, "invalid_amount", error.to_string());
+        let parsed = Amount::parse(&text, currency).map_err(|error| error.to_string());
+        let bounded = parsed.and_then(|amount| match amount.minor() {
+            minor @ ..=limits::SANDBOX_BALANCE_MINOR_MAX => Ok(minor),
+            _ => {
+                let most = decimal_text(limits::SANDBOX_BALANCE_MINOR_MAX, currency);
+                Err(format!("is above {most}, the most that a test account begins with"))
+            }
+        });
+        if let Err(detail) = &bounded {
+            self.refuse(name, "invalid_amount", detail.clone());
         }
-        parsed.ok().map(Amount::minor)
+        bounded.ok()
     }
 
     /// `metadata`: the partner's own keys and values.

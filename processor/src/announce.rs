@@ -148,12 +148,22 @@ impl Announcer {
         }
     }
 
-    /// Waits until everything queued is announced, or cannot be before the process ends.
-    pub async fn drain(&mut self) {
+    /// Whether the announcing task still takes jobs. It ends before this side only at a shutdown, or by a panic.
+    pub fn is_alive(&self) -> bool {
+        !self.task.is_finished()
+    }
+
+    /// Waits until everything queued is announced, or cannot be before the process ends; `false` when the task has
+    /// panicked.
+    pub async fn drain(&mut self) -> bool {
         let (closed, _) = mpsc::channel(1);
         self.jobs = closed;
-        if let Err(error) = (&mut self.task).await {
-            tracing::error!(error = %error, "announcing panicked");
+        match (&mut self.task).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(error = %error, "announcing panicked");
+                false
+            }
         }
     }
 }
@@ -221,6 +231,7 @@ impl Worker {
                 }
                 Err(error) => {
                     self.session.reset();
+                    self.health.down(format!("unannounced events cannot be read: {error}"));
                     tracing::warn!(error = %error, "unannounced events are read again");
                     self.pause().await?;
                 }

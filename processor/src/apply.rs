@@ -34,6 +34,12 @@ use crate::store::write::{self, NewPosition};
 
 /// The most records of one batch that may be set aside. More is no bad record but a bad environment.
 const DEAD_LETTERS_MAX: usize = 3;
+/// The most bytes of records in one transaction. A record is written into its row and its event, in hexadecimal, so the
+/// text is up to four times as long; MySQL takes 64 MiB. Fewer cost more transactions for large records.
+const BATCH_BYTES_MAX: usize = 6 * 1024 * 1024;
+/// Looks at what a batch refers to, besides one for each of its commands: what a look did not see in time may be made
+/// by another transaction just then.
+const LOOKS_MORE: usize = 3;
 /// Waits between two tries grow from the first to the second of these.
 const BACKOFF: [Duration; 2] = [Duration::from_millis(5), Duration::from_secs(1)];
 /// How often a transaction is tried that MySQL answers and refuses. Losing a connection does not count: MySQL may be
@@ -156,10 +162,17 @@ impl Applier {
         self.report(&kept);
     }
 
-    /// Waits until the events of all applied batches are acknowledged, and stores that.
-    pub async fn finish(mut self) {
-        self.announcer.drain().await;
+    /// Whether what is applied is announced, too.
+    pub fn announces(&self) -> bool {
+        self.announcer.is_alive()
+    }
+
+    /// Waits until the events of all applied batches are acknowledged, and stores that; `false` when announcing has
+    /// panicked.
+    pub async fn finish(mut self) -> bool {
+        let drained = self.announcer.drain().await;
         self.idle().await;
+        drained
     }
 
     /// A batch over several partitions failed: whose fault it is shows when each is applied alone.
@@ -187,12 +200,12 @@ impl Applier {
         let undecodable = items.iter().filter(|item| matches!(item.content, Content::Undecodable(_))).count();
         let mut set_aside = undecodable;
         check_set_aside(set_aside, "cannot be read")?;
-        let (mut start, mut length) = (0, items.len());
+        let (mut start, mut length) = (0, fitting(items));
         while start < items.len() {
             match self.transact(&items[start..start + length]).await? {
                 Ok(()) => {
                     start += length;
-                    length = items.len() - start;
+                    length = fitting(&items[start..]);
                 }
                 Err(detail) if length == 1 => {
                     set_aside += 1;
@@ -276,19 +289,19 @@ impl Applier {
     /// Locks and reads; begins again when something turned up between the two looks at it.
     async fn load(&mut self, items: &[Item]) -> Result<Loaded, StoreError> {
         let named = Named::of(items);
-        for _ in 0..3 {
+        // Each look sees what the last one missed, and a batch names only so much.
+        for _ in 0..LOOKS_MORE + items.len() {
             let (open, _) = named.read(&mut self.session, &self.zone).await?;
             let letters: Vec<_> = open.values().map(|slot| slot.row.item.clone()).collect();
             let references = References::of(items, &letters, &mut self.facts, &mut self.session).await?;
-            let loaded = load::load(&mut self.session, &references, &mut self.facts, &self.zone).await?;
-            if open.keys().eq(loaded.view.dead_letters.keys())
-                && references.cover(&loaded.view, items.iter().chain(&letters))
-            {
+            let mut loaded = load::load(&mut self.session, &references, &mut self.facts, &self.zone).await?;
+            loaded.view.keep_letters(&open);
+            if references.cover(&loaded.view, items.iter().chain(&letters)) {
                 return Ok(loaded);
             }
             self.rollback().await?;
         }
-        Err(StoreError::Fatal("what the batch refers to is still unknown after three looks".to_owned()))
+        Err(StoreError::Fatal("what the batch refers to is still unknown after many looks".to_owned()))
     }
 
     async fn rollback(&mut self) -> Result<(), StoreError> {
@@ -366,6 +379,16 @@ fn decide_checked(items: &[Item], view: View, decided_at: Timestamp) -> Result<(
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| decide(items, view, decided_at))).map_err(|_| {
         StoreError::Fatal("an invariant of the decision is broken; the log has the panic".to_owned())
     })
+}
+
+/// How many of the first of `items` fit one transaction: at least one.
+fn fitting(items: &[Item]) -> usize {
+    let mut bytes = 0;
+    let fits = |item: &&Item| {
+        bytes += item.value.len();
+        bytes <= BATCH_BYTES_MAX
+    };
+    items.iter().take_while(fits).count().max(items.len().min(1))
 }
 
 fn check_set_aside(count: usize, detail: &str) -> Result<(), Stop> {

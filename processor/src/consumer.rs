@@ -252,8 +252,12 @@ impl Consumer {
                     self.last_positions_try = None;
                     // A rebalance cannot have come between: callbacks run in this thread's poll.
                     *self.consumer.context().assigned.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                    *self.consumer.context().owned.lock().unwrap_or_else(PoisonError::into_inner) =
-                        positions.iter().map(|position| position.key).collect();
+                    // Those that were just reported as halted are not consumed.
+                    *self.consumer.context().owned.lock().unwrap_or_else(PoisonError::into_inner) = list
+                        .elements()
+                        .iter()
+                        .filter_map(|element| self.consumer.context().key(element))
+                        .collect();
                     for position in positions {
                         self.hand_over(Input::Assigned(position));
                     }

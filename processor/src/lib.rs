@@ -84,7 +84,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
 
     let sweeper =
         Sweeper::new(&config.kafka, Session::new(config.mysql.clone()), shared.owned, shutdown.clone())?;
-    let sweeping = tokio::spawn(sweeper.run());
+    let mut sweeping = tokio::spawn(sweeper.run());
 
     applier.idle().await;
     let mut inputs = Vec::with_capacity(batch_max);
@@ -92,7 +92,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
-            received = receiver.recv_many(&mut inputs, batch_max) => if received == 0 { break },
+            // Neither ends by itself but by a panic: then a new start is better than to go on without.
+            _ = &mut sweeping => break,
+            received = receiver.recv_many(&mut inputs, batch_max) => if received == 0 || !applier.announces() { break },
             () = tokio::time::sleep(IDLE_INTERVAL) => {}
         }
         if inputs.is_empty() {
@@ -101,14 +103,15 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
             break;
         }
     }
-    let asked = shutdown.is_cancelled();
+    let (asked, swept) = (shutdown.is_cancelled(), !sweeping.is_finished());
     shutdown.cancel();
     receiver.close();
-    applier.finish().await;
+    let announced = applier.finish().await;
     if tokio::time::timeout(LEAVE_TIMEOUT, has_left).await.is_err() {
         tracing::warn!("the consumer did not leave its group in time");
     }
-    sweeping.await.context("the sweeper panicked")?;
+    anyhow::ensure!(announced, "announcing panicked; the log has its panic");
+    anyhow::ensure!(asked || swept, "the sweeper ended by itself; the log has its panic");
     private.await.context("the private listener panicked")?;
     anyhow::ensure!(asked, "the consumer thread ended by itself; the log has its panic");
     Ok(())

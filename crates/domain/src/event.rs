@@ -129,7 +129,7 @@ pub struct CreditView {
     pub currency: Currency,
     /// Decimal string: the balance after it.
     pub balance: String,
-    /// Where the money came from.
+    /// Where the money came from; for a transfer its description, which both sides read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
 }

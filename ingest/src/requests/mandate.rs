@@ -258,6 +258,7 @@ mod tests {
             (r#"{"kind":"single","currency":"EUR"}"#, "/balance", "missing"),
             (r#"{"kind":"single","currency":"EUR","balance":"-1.00"}"#, "/balance", "invalid_amount"),
             (r#"{"kind":"single","currency":"EUR","balance":5}"#, "/balance", "wrong_type"),
+            (r#"{"kind":"single","currency":"EUR","balance":"1000000.01"}"#, "/balance", "invalid_amount"),
             (r#"{"kind":"single","currency":"EUR","balance":"1.00","state":"x"}"#, "/state", "unknown_value"),
             (
                 r#"{"kind":"single","currency":"EUR","balance":"1.00","state":"account_closed"}"#,

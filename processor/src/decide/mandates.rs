@@ -3,7 +3,7 @@
 //! A request for a mandate is not in the ledger. What ends it without a grant makes the mandate in its final status, so
 //! that a grant that comes later is refused.
 
-use domain::account::AccountStatus;
+use domain::account::{AccountStatus, Owner};
 use domain::command::{GrantMandate, MandateTerms, PartnerEnvelope};
 use domain::event::{EventType, MandateView};
 use domain::ids::{MandateId, PartnerId};
@@ -23,6 +23,9 @@ impl Fold {
         }
         let partner = self.view.partners.get(&grant.partner).ok_or(Reason::PartnerUnknown)?;
         let account = self.account(grant.account)?;
+        if account.owner == Owner::Bank {
+            return Err(Reason::BankAccount);
+        }
         if account.currency != grant.currency {
             return Err(Reason::CurrencyMismatch);
         }

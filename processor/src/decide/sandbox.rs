@@ -40,9 +40,12 @@ impl Fold {
         if sandbox.state == SandboxState::AccountClosed && sandbox.balance_minor != 0 {
             return Err(Reason::AccountNotEmpty);
         }
-        // The sandbox account mirrors money that never was; it only must not overflow.
-        let funds = self.account(sandbox_account_id(sandbox.terms.currency)).map_or(0, |it| it.balance_minor);
-        funds.checked_sub(sandbox.balance_minor).map(drop).ok_or(Reason::AmountOverflow)
+        let Ok(funds) = self.account(sandbox_account_id(sandbox.terms.currency)) else { return Ok(()) };
+        if funds.livemode {
+            return Err(Reason::LivemodeMismatch);
+        }
+        // It mirrors money that never was; it only must not overflow.
+        funds.balance_minor.checked_sub(sandbox.balance_minor).map(drop).ok_or(Reason::AmountOverflow)
     }
 
     /// Opens the test account and puts the money in. The checks have passed, so this does not fail.

@@ -6,7 +6,7 @@ use domain::event::{CreditView, EventType};
 use domain::fingerprint::Fingerprint;
 use domain::ids::{AccountId, PartnerId};
 use domain::money::{Amount, decimal_text};
-use domain::payment::Reason;
+use domain::payment::{PaymentKind, Reason};
 use serde::Serialize;
 
 use super::payment::{check_account_limits, check_credit_status, check_debit_status};
@@ -103,7 +103,7 @@ impl Fold {
             amount: payment.amount?.to_string(),
             currency: account.currency,
             balance: decimal_text(account.balance_minor, account.currency),
-            reference: payment.reference.clone(),
+            reference: said_to_both(payment),
         };
         Some((partner, self.tell(partner, EventType::AccountCredited, &Data { account: view })))
     }
@@ -117,6 +117,14 @@ impl Fold {
 
     pub(super) fn account(&self, id: AccountId) -> Result<&Account, Reason> {
         self.view.accounts.get(&id).map(|slot| &slot.row).ok_or(Reason::AccountUnknown)
+    }
+}
+
+/// What the credited side reads. A reference is the sender's own.
+fn said_to_both(payment: &Payment) -> Option<String> {
+    match payment.kind {
+        PaymentKind::Transfer => payment.description.clone(),
+        _ => payment.reference.clone(),
     }
 }
 

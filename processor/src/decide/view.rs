@@ -41,6 +41,21 @@ pub struct View {
     pub sequences: BTreeMap<PartnerId, Slot<Sequence>>,
 }
 
+impl View {
+    /// Keeps of the open dead letters those that were `known` before anything was locked: what others refer to is not
+    /// locked. Their roots stay blocked.
+    pub fn keep_letters(&mut self, known: &BTreeMap<Position, Slot<DeadLetter>>) {
+        let crowded = &mut self.crowded_roots;
+        self.dead_letters.retain(|position, slot| {
+            let is_known = known.contains_key(position);
+            if !is_known {
+                crowded.extend(slot.row.root);
+            }
+            is_known
+        });
+    }
+}
+
 /// A row and whether it is to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slot<T> {

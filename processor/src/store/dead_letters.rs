@@ -19,6 +19,9 @@ use crate::item::{Content, Item};
 /// next command.
 const OF_ROOT_MAX: usize = 500;
 
+/// How many bytes of them, likewise.
+const BYTES_MAX: usize = 3 * 1024 * 1024;
+
 /// Which dead letters commands name.
 #[derive(Debug, Default)]
 pub struct Named {
@@ -89,6 +92,7 @@ impl Named {
 pub fn open<'a>(rows: impl Iterator<Item = &'a MySqlRow>, zone: &TimeZone) -> Result<Open, StoreError> {
     let (mut letters, mut crowded, mut counts) =
         (BTreeMap::new(), HashSet::new(), HashMap::<Uuid, usize>::new());
+    let mut bytes = 0;
     for row in rows {
         let position = Position {
             source: row.code(0, Source::from_code)?,
@@ -99,7 +103,9 @@ pub fn open<'a>(rows: impl Iterator<Item = &'a MySqlRow>, zone: &TimeZone) -> Re
         if let Some(root) = root {
             let count = counts.entry(root).or_default();
             *count += 1;
-            if *count > OF_ROOT_MAX {
+            bytes += row.bytes(5)?.len();
+            // Later ones wait behind the first that does not fit.
+            if *count > OF_ROOT_MAX || (*count > 1 && bytes > BYTES_MAX) || crowded.contains(&root) {
                 crowded.insert(root);
                 continue;
             }

@@ -310,3 +310,70 @@ async fn the_bank_moves_money_back_and_the_partner_is_told_of_the_whole() {
 fn part_of(amount_minor: Option<i64>) -> Option<Part> {
     amount_minor.map(|amount_minor| Part { amount_minor, currency: EUR })
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_of_the_largest_payments_is_applied_in_transactions_that_mysql_takes() {
+    let bank = Bank::new("large", 3).await;
+    // As large as ingest accepts: 43,200 bytes of metadata, which are written twice in hexadecimal. All of them in one
+    // text would be above max_allowed_packet.
+    let metadata: Metadata =
+        (0..20).map(|n| (format!("{}{n:02}", "\u{1F6B2}".repeat(38)), "\u{1F6B2}".repeat(500))).collect();
+    let payments: Vec<_> = (0..420)
+        .map(|n| {
+            let mut payment = bank.payment_of(n, &format!("large{n}"), 10);
+            let PartnerCommand::Payment(command) = &mut payment.command else { unreachable!("a payment") };
+            command.metadata.clone_from(&metadata);
+            payment
+        })
+        .collect();
+    bank.pay(&payments).await;
+    let running = bank.start();
+    bank.settled(420).await;
+    running.says(200, "").await;
+    running.stop().await;
+    assert_eq!(bank.number("SELECT COUNT(*) FROM payments WHERE kind = 1 AND status = 2").await, 420);
+    bank.assert_sound().await;
+    bank.env.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mandates_that_appear_while_payments_name_them_halt_nobody() {
+    let bank = Bank::new("appearing", 1).await;
+    bank.execute("UPDATE partners SET livemode = 0").await;
+    bank.execute("UPDATE accounts SET livemode = 0 WHERE owner_kind = 2").await;
+    let (one, two) = (bank.start(), bank.start());
+    let mut ids = Vec::new();
+    for round in 0..40 {
+        let made: Vec<_> = (0..10)
+            .map(|n| {
+                let command = PartnerCommand::SandboxMandate(SandboxMandate {
+                    account: fixtures::account_id(),
+                    balance_minor: 100,
+                    terms: terms(fixtures::mandate_id()),
+                    state: SandboxState::Active,
+                });
+                PartnerEnvelope { command, ..bank.payment(&format!("made{round}-{n}"), 1) }
+            })
+            .collect();
+        let mut both = made.clone();
+        for (n, envelope) in made.iter().enumerate() {
+            let PartnerCommand::SandboxMandate(sandbox) = &envelope.command else {
+                unreachable!("made above")
+            };
+            let key = format!("paid{round}-{n}");
+            both.push(fixtures::payment(bank.partner, bank.key, &key, sandbox.terms.mandate, 1, EUR));
+        }
+        ids.extend(both.iter().skip(10).map(|payment| payment.id));
+        bank.pay(&both).await;
+    }
+    for id in ids {
+        let (status, reason) = bank.outcome(id).await;
+        assert!((status, reason) == POSTED || (status, reason) == (3, 9), "{status} {reason}");
+    }
+    one.says(200, "").await;
+    two.says(200, "").await;
+    one.stop().await;
+    two.stop().await;
+    bank.assert_sound().await;
+    bank.env.close().await;
+}

@@ -142,6 +142,9 @@ impl NaiveBank {
         }
         self.known(grant.partner)?;
         let account = self.account(grant.account)?;
+        if account.owner == Owner::Bank {
+            return Err(Reason::BankAccount);
+        }
         if account.currency != grant.currency {
             return Err(Reason::CurrencyMismatch);
         }

@@ -325,7 +325,15 @@ fn a_transfer_to_another_partner_tells_both() {
     let theirs = world::account(new_account(3), Owner::Partner(partner(2)), 0);
     view.accounts.insert(theirs.id, Slot::read(theirs));
     shop(&mut view).balance_minor = 1_000;
-    let (view, left) = decide(&[transfer("t", 2, 3, 600, true)], view, world::DECIDED_AT);
+    let mut item = transfer("t", 2, 3, 600, true);
+    if let Content::Partner(envelope) = &mut item.content
+        && let PartnerCommand::Transfer(command) = &mut envelope.command
+    {
+        command.reference = Some("the sender's own".to_owned());
+        command.description = Some("for both".to_owned());
+    }
+    let (view, left) = decide(&[item], view, world::DECIDED_AT);
+    assert!(left.events[0].data.contains("for both") && !left.events[0].data.contains("the sender's own"));
     let told: Vec<_> = left.events.iter().map(|event| (event.partner, event.event_type)).collect();
     // In the order of the two columns that name them: the credited one first, since it is told while money moves.
     let expected: [(PartnerId, EventType); 2] =
@@ -633,9 +641,15 @@ fn test_money_never_becomes_real() {
     let grant = world::bank(4, BankCommand::GrantMandate(world::grant(new_mandate(9))));
     let (view, left) = decide(&[grant], view, world::DECIDED_AT);
     assert_eq!(reasons(&left), [mismatch]);
+    // And nobody debits the bank itself.
+    let mut grant = world::grant(new_mandate(10));
+    grant.account = bank_account_id(EUR);
+    let (_, left) =
+        decide(&[world::bank(5, BankCommand::GrantMandate(grant))], view.clone(), world::DECIDED_AT);
+    assert_eq!(reasons(&left), [Some(Reason::BankAccount)]);
     // An account keeps its kind of money when its partner goes live.
     let open = BankCommand::OpenAccount(world::open_for_partner(new_account(7), 1));
-    let (mut view, _) = decide(&[world::bank(5, open)], view, world::DECIDED_AT);
+    let (mut view, _) = decide(&[world::bank(6, open)], view, world::DECIDED_AT);
     view.partners.get_mut(&partner(1)).unwrap().livemode = true;
     assert!(!view.accounts[&new_account(7)].row.livemode);
 }

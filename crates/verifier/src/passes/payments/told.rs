@@ -136,7 +136,11 @@ fn tells_credit(event: &Event, payment: &Payment, shape: Shape, referred: &Refer
             amount: decimal_text(payment.amount_minor, currency),
             currency,
             balance: decimal_text(entry.balance_minor, currency),
-            reference: payment.reference.clone(),
+            // The reference of a transfer is its sender's own.
+            reference: match shape.kind {
+                PaymentKind::Transfer => payment.description.clone(),
+                _ => payment.reference.clone(),
+            },
         }
 }
 
