@@ -9,9 +9,11 @@ use domain::ids::{MandateId, PaymentId, mandate_end_id};
 use domain::mandate::MandateKind;
 use domain::money::Currency::EUR;
 use domain::payment::Metadata;
+use domain::topic::Source;
+use sqlx::Executor as _;
 use testkit::{fixtures, wait_until};
 
-use crate::bank::{Bank, FUNDS_MINOR, PATIENCE};
+use crate::bank::{Bank, FUNDS_MINOR, PATIENCE, item};
 
 impl Bank {
     /// A payment of the first customer that only reserves.
@@ -312,68 +314,76 @@ fn part_of(amount_minor: Option<i64>) -> Option<Part> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backlog_of_the_largest_payments_is_applied_in_transactions_that_mysql_takes() {
+async fn a_batch_of_the_largest_payments_is_applied_in_transactions_that_mysql_takes() {
     let bank = Bank::new("large", 3).await;
     // As large as ingest accepts: 43,200 bytes of metadata, which are written twice in hexadecimal. All of them in one
     // text would be above max_allowed_packet.
     let metadata: Metadata =
         (0..20).map(|n| (format!("{}{n:02}", "\u{1F6B2}".repeat(38)), "\u{1F6B2}".repeat(500))).collect();
-    let payments: Vec<_> = (0..420)
-        .map(|n| {
-            let mut payment = bank.payment_of(n, &format!("large{n}"), 10);
-            let PartnerCommand::Payment(command) = &mut payment.command else { unreachable!("a payment") };
-            command.metadata.clone_from(&metadata);
-            payment
-        })
-        .collect();
-    bank.pay(&payments).await;
-    let running = bank.start();
-    bank.settled(420).await;
-    running.says(200, "").await;
-    running.stop().await;
+    let items = (0..420).map(|n| {
+        let mut payment = bank.payment_of(n, &format!("large{n}"), 10);
+        let PartnerCommand::Payment(command) = &mut payment.command else { unreachable!("a payment") };
+        command.metadata.clone_from(&metadata);
+        item(Source::Partner, 0, n as i64, &payment.encode())
+    });
+    let (mut applier, health) = bank.applier();
+    applier.apply(items.collect()).await.unwrap();
+    assert!(applier.finish().await);
     assert_eq!(bank.number("SELECT COUNT(*) FROM payments WHERE kind = 1 AND status = 2").await, 420);
+    assert!(health.ready().is_ok(), "{:?}", health.ready());
     bank.assert_sound().await;
     bank.env.close().await;
 }
 
+/// Payments name mandates that another transaction is just making, each seen only by the look after the last one's: the
+/// ids fall, so a look that waits for one has passed the place of the next.
 #[tokio::test(flavor = "multi_thread")]
-async fn mandates_that_appear_while_payments_name_them_halt_nobody() {
-    let bank = Bank::new("appearing", 1).await;
-    bank.execute("UPDATE partners SET livemode = 0").await;
-    bank.execute("UPDATE accounts SET livemode = 0 WHERE owner_kind = 2").await;
-    let (one, two) = (bank.start(), bank.start());
-    let mut ids = Vec::new();
-    for round in 0..40 {
-        let made: Vec<_> = (0..10)
-            .map(|n| {
-                let command = PartnerCommand::SandboxMandate(SandboxMandate {
-                    account: fixtures::account_id(),
-                    balance_minor: 100,
-                    terms: terms(fixtures::mandate_id()),
-                    state: SandboxState::Active,
-                });
-                PartnerEnvelope { command, ..bank.payment(&format!("made{round}-{n}"), 1) }
-            })
-            .collect();
-        let mut both = made.clone();
-        for (n, envelope) in made.iter().enumerate() {
-            let PartnerCommand::SandboxMandate(sandbox) = &envelope.command else {
-                unreachable!("made above")
-            };
-            let key = format!("paid{round}-{n}");
-            both.push(fixtures::payment(bank.partner, bank.key, &key, sandbox.terms.mandate, 1, EUR));
-        }
-        ids.extend(both.iter().skip(10).map(|payment| payment.id));
-        bank.pay(&both).await;
+async fn mandates_that_appear_one_after_the_other_while_payments_name_them_halt_nobody() {
+    // An account each, or the next mandate's would be locked already.
+    let bank = Bank::new("appearing", 6).await;
+    let granted = bank.customers[0].1;
+    let mut mandates: Vec<_> = (0..6).map(|_| fixtures::mandate_id()).collect();
+    mandates.sort_by(|a, b| b.cmp(a));
+    let items = mandates.iter().zip(0..).map(|(mandate, n)| {
+        let payment = fixtures::payment(bank.partner, bank.key, &format!("p{n}"), *mandate, 100, EUR);
+        item(Source::Partner, 0, n, &payment.encode())
+    });
+    let items: Vec<_> = items.collect();
+    let (mut applier, health) = bank.applier();
+    let insert = |n: usize| {
+        let (mandate, account) = (mandates[n], bank.customers[n].0);
+        format!(
+            "INSERT INTO mandates SELECT 0x{}, partner_id, 0x{}, kind, status, version, currency, payment_max_minor, \
+             daily_max_minor, spent_day, spent_minor, expires_at, reference, granted_at FROM mandates WHERE id = 0x{}",
+            mandate.uuid().simple(),
+            account.uuid().simple(),
+            granted.uuid().simple()
+        )
+    };
+    // A connection each, since a transaction is still open when the next begins.
+    let make = async |n| {
+        let mut connection = bank.env.mysql.connect().await.unwrap();
+        connection.execute("START TRANSACTION").await.unwrap();
+        connection.execute(insert(n).as_str()).await.unwrap();
+        connection
+    };
+    let mut making = make(0).await;
+    let applying = tokio::spawn(async move {
+        applier.apply(items).await.unwrap();
+        assert!(applier.finish().await);
+    });
+    let waits = "SELECT CAST(COUNT(*) > 0 AS SIGNED) FROM performance_schema.data_locks WHERE OBJECT_SCHEMA = DATABASE() \
+                 AND LOCK_STATUS = 'WAITING'";
+    for next in 1..mandates.len() {
+        bank.waits("the batch waits for a mandate", waits, 1).await;
+        let made = make(next).await;
+        std::mem::replace(&mut making, made).execute("COMMIT").await.unwrap();
     }
-    for id in ids {
-        let (status, reason) = bank.outcome(id).await;
-        assert!((status, reason) == POSTED || (status, reason) == (3, 9), "{status} {reason}");
-    }
-    one.says(200, "").await;
-    two.says(200, "").await;
-    one.stop().await;
-    two.stop().await;
+    bank.waits("the batch waits for the last mandate", waits, 1).await;
+    making.execute("COMMIT").await.unwrap();
+    applying.await.unwrap();
+    assert_eq!(bank.number("SELECT COUNT(*) FROM payments WHERE kind = 1 AND status = 2").await, 6);
+    assert!(health.ready().is_ok(), "{:?}", health.ready());
     bank.assert_sound().await;
     bank.env.close().await;
 }
