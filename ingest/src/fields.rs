@@ -339,12 +339,12 @@ impl Fields {
             return Some(0);
         }
         let parsed = Amount::parse(&text, currency).map_err(|error| error.to_string());
-        let bounded = parsed.and_then(|amount| match amount.minor() {
-            minor @ ..=limits::SANDBOX_BALANCE_MINOR_MAX => Ok(minor),
-            _ => {
-                let most = decimal_text(limits::SANDBOX_BALANCE_MINOR_MAX, currency);
-                Err(format!("is above {most}, the most that a test account begins with"))
+        let bounded = parsed.and_then(|amount| {
+            if amount.minor() <= limits::SANDBOX_BALANCE_MINOR_MAX {
+                return Ok(amount.minor());
             }
+            let most = decimal_text(limits::SANDBOX_BALANCE_MINOR_MAX, currency);
+            Err(format!("is above {most}, the most that a test account begins with"))
         });
         if let Err(detail) = &bounded {
             self.refuse(name, "invalid_amount", detail.clone());
