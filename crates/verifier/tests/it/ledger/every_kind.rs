@@ -270,7 +270,11 @@ impl Ledger {
             amount: decimal_text(minor(view), EUR),
             currency: EUR,
             balance: decimal_text(self.accounts[&account].balance, EUR),
-            reference: view.reference.clone(),
+            // A transfer's reference is its sender's own.
+            reference: match view.kind {
+                PaymentKind::Transfer => view.description.clone(),
+                _ => view.reference.clone(),
+            },
         };
         let data = format!(r#"{{"account":{}}}"#, serde_json::to_string(&credit).unwrap());
         self.tell_to(partner, EventType::AccountCredited, view.created_at, &data)
