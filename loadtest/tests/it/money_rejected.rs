@@ -64,7 +64,7 @@ async fn a_rejected_payment_never_posts_later() {
         }
     };
     asks(&banks[0]).await;
-    let rejected = records(&system).await;
+    let rejected = records(&system, audit::ends(&system).await.unwrap()).await;
     // Now there would be money for all of them.
     for account in [customer, shop] {
         writer.write(&bank(fixtures::deposit(account, 100_000, EUR))).await;
@@ -80,7 +80,7 @@ async fn a_rejected_payment_never_posts_later() {
         writer.write_all(&commands).await;
     };
     replay(&rejected).await;
-    let all = records(&system).await;
+    let all = records(&system, audit::ends(&system).await.unwrap()).await;
     for processor in 0..2 {
         replay(&all).await;
         system.kill(Service::Processor, processor).await.unwrap();
