@@ -37,7 +37,7 @@ use slots::Held;
 use window::WINDOW_START;
 
 /// First tries that may wait in one lane.
-const WAITING_MAX: usize = 1_024;
+const WAITING_MAX: usize = 4_096;
 /// Claimed retries that may wait in one lane, under their leases.
 const RETRIES_MAX: usize = 256;
 /// Claimed retries that may wait in all lanes, as a multiple of the slots.

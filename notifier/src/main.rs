@@ -2,6 +2,10 @@
 
 use clap::Parser;
 
+// Under load a tenth of the time went into glibc's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let config = notifier::Config::parse();

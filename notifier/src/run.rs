@@ -83,7 +83,8 @@ pub async fn run_with_lookup(
     metrics::describe();
 
     let limits = config.limits();
-    let sender = Sender::new(lookup, config.loopback(), limits.endpoint)?;
+    // Many endpoints may live on one host: each connection that is kept saves making a new one.
+    let sender = Sender::new(lookup, config.loopback(), limits.total)?;
     let look_up = config.mysql.pool("look-up", 3)?;
     let record = config.mysql.pool("record", 2)?;
     let retry = config.mysql.pool("retry", 4)?;
