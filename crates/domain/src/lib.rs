@@ -12,6 +12,7 @@ pub mod endpoint_url;
 pub mod entry;
 pub mod event;
 pub mod fingerprint;
+pub mod histogram;
 pub mod http_signature;
 pub mod ids;
 pub mod mandate;

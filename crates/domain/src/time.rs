@@ -14,6 +14,17 @@ pub struct Timestamp(i64);
 #[serde(transparent)]
 pub struct Day(pub i32);
 
+impl Day {
+    /// When the day begins in `zone`. Days are not all of 24 hours.
+    pub fn start_in(self, zone: &TimeZone) -> Timestamp {
+        let day =
+            jiff::civil::date(1970, 1, 1).checked_add(jiff::Span::new().try_days(self.0).unwrap_or_default());
+        let start = day.and_then(|day| day.to_zoned(zone.clone()));
+        // Days far outside the bounds of `Timestamp` are kept within them, too.
+        start.map_or(Timestamp::default(), |start| Timestamp::from_micros(start.timestamp().as_microsecond()))
+    }
+}
+
 /// The text is no RFC 3339 instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a time is written like 2026-01-31T12:00:00.000000Z")]
@@ -136,6 +147,12 @@ mod tests {
         let after: Timestamp = "2026-03-01T23:00:00Z".parse().unwrap();
         assert_eq!(before.day_in(&zone).0 + 1, after.day_in(&zone).0);
         assert_eq!(Timestamp::default().day_in(&TimeZone::UTC), Day(0));
+        assert_eq!(after.day_in(&zone).start_in(&zone), after);
+        // Clocks were put forward on 2026-03-29: a day of 23 hours.
+        let short: Timestamp = "2026-03-29T12:00:00Z".parse().unwrap();
+        let day = short.day_in(&zone);
+        let hours = (Day(day.0 + 1).start_in(&zone).seconds() - day.start_in(&zone).seconds()) / 3_600;
+        assert_eq!(hours, 23);
     }
 
     #[test]
