@@ -113,6 +113,15 @@ pub const GRANTS: &[(&str, [&str; 5])] = &[
     ("checkpoint_publications", ["", "",        "",       "SI",      "S"]),
     ("reconciliations",     ["",     "",        "",       "SID",     "S"]),
     ("reconciliation_states", ["",   "",        "",       "SID",     "S"]),
+    ("analytics_generations", ["",   "",        "",       "SIUD",    "S"]),
+    ("analytics_positions", ["",     "",        "",       "SIUD",    "S"]),
+    ("analytics_outcomes",  ["",     "",        "",       "SIUD",    "S"]),
+    ("analytics_latency",   ["",     "",        "",       "SIUD",    "S"]),
+    ("analytics_partners",  ["",     "",        "",       "SIUD",    "S"]),
+    ("analytics_customers", ["",     "",        "",       "SID",     "S"]),
+    ("analytics_days",      ["",     "",        "",       "SIUD",    "S"]),
+    ("analytics_calls",     ["",     "",        "",       "SIU",     "S"]),
+    ("delivery_counts",     ["",     "",        "SIU",    "S",       "S"]),
     ("schema_migrations",   ["S",    "S",       "S",      "S",       "S"]),
 ];
 
