@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use domain::ids::UserId;
 use ipnet::IpNet;
+use jiff::tz::TimeZone;
 use sqlx::MySqlPool;
 use tokio::sync::Notify;
 
@@ -14,6 +15,7 @@ use crate::jwt::Signer;
 use crate::password::Hasher;
 use crate::personal::{Index, Keys};
 use crate::sessions::Sessions;
+use crate::system::Watch;
 use crate::throttle::Throttle;
 
 /// The state of the API.
@@ -34,6 +36,10 @@ pub struct App {
     pub trusted_proxies: Vec<IpNet>,
     /// Told when there is a mail to send.
     pub mail_waits: Arc<Notify>,
+    /// The bank's time zone, whose days figures count.
+    pub bank_time_zone: TimeZone,
+    /// How the other parts of the bank are.
+    pub system: Watch,
     /// The OpenAPI document.
     pub openapi: Bytes,
 }

@@ -91,6 +91,12 @@ pub struct Config {
     /// Checkpoints and the reconciler.
     #[command(flatten)]
     pub evidence: crate::evidence::EvidenceConfig,
+    /// Figures by hour and day.
+    #[command(flatten)]
+    pub analytics: crate::analytics::AnalyticsConfig,
+    /// Where the other services are.
+    #[command(flatten)]
+    pub system: crate::system::SystemConfig,
     /// Networks of the proxies in front of this service, comma separated, such as 10.0.0.0/8: from them, and from
     /// nobody else, `X-Forwarded-For` is believed. Too many lets clients choose their address.
     #[arg(long, env = "WIRED_TRUSTED_PROXIES", value_delimiter = ',')]

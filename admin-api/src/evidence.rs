@@ -4,7 +4,7 @@
 //! Both only read the ledger. Neither bears on health: a broken ledger is an alarm, and answering customers goes on.
 
 mod checkpoints;
-mod lease;
+pub(crate) mod lease;
 mod metrics;
 mod reconciler;
 mod store;

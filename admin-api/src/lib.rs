@@ -4,6 +4,7 @@
 //! ledger table, and its MySQL user could not. It serves plain HTTP, so only on loopback and only when told so.
 
 pub mod access;
+pub mod analytics;
 pub mod answer;
 pub mod app;
 pub mod audit;
@@ -14,6 +15,7 @@ mod config;
 pub mod create_admin;
 pub mod cursor;
 pub mod evidence;
+pub mod find;
 mod health;
 pub mod idempotency;
 pub mod jwt;
@@ -30,8 +32,10 @@ pub mod routes;
 pub mod seed;
 pub mod sessions;
 pub mod store;
+pub mod system;
 pub mod throttle;
 pub mod totp;
+pub mod trace;
 pub mod upkeep;
 
 use std::sync::Arc;
@@ -62,6 +66,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
 
     tasks.extend(config.evidence.start(&config.mysql, &config.kafka, &stop)?);
 
+    tasks.push(config.analytics.start(&config.mysql, &stop)?);
+
     let pool = config.mysql.pool("requests", CONNECTIONS)?;
     runtime::mysql::observe(&pool, "requests", stop.clone());
     let mail_waits = Arc::new(Notify::new());
@@ -81,6 +87,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         throttles: Throttles::new(config.requests_per_second),
         trusted_proxies: config.trusted_proxies.clone(),
         mail_waits,
+        bank_time_zone: config.analytics.bank_time_zone.clone(),
+        system: system::Watch::new(&config.system, &config.kafka)?,
         openapi: Bytes::from(openapi),
     });
     tasks.push(tokio::spawn(outbox.run(stop.clone())));

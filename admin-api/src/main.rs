@@ -1,7 +1,7 @@
 //! The bank's side: `serve` (the default) answers customers and staff, `create-admin` makes the first admins, `command`
-//! carries out one command of the bank, `seed` makes a sample partner.
+//! carries out one command of the bank, `rebuild-analytics` counts all figures anew, `seed` makes a sample partner.
 
-use admin_api::{Config, create_admin, operate, seed};
+use admin_api::{Config, analytics, create_admin, operate, seed};
 use clap::{Parser, Subcommand};
 
 /// The bank's API.
@@ -21,6 +21,8 @@ enum Command {
     /// Carry out one command of the bank and print what became of it.
     #[command(name = "command")]
     Operate(operate::Config),
+    /// Count all figures by hour and day anew from the ledger; meanwhile those of before are shown.
+    RebuildAnalytics(analytics::RebuildConfig),
     /// Make or complete a sample partner with customers, mandates and an endpoint; print what is there.
     Seed(seed::Config),
 }
@@ -54,6 +56,10 @@ fn run(command: Command) -> anyhow::Result<()> {
         })?,
         Command::CreateAdmin(config) => println!("{}", tokio.block_on(create_admin::run(&config))?),
         Command::Operate(config) => println!("{}", tokio.block_on(operate::run(&config))?),
+        Command::RebuildAnalytics(config) => {
+            let generation = tokio.block_on(analytics::rebuild(&config))?;
+            println!("counted anew; generation {generation} is shown");
+        }
         Command::Seed(config) => {
             for seeded in tokio.block_on(seed::run(&config))? {
                 println!("{seeded}");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use metrics::{counter, describe_counter, describe_histogram, histogram};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 const RESPONSES: &str = "wired_admin_api_http_responses_total";
 const DURATION: &str = "wired_admin_api_http_request_duration_seconds";
@@ -10,6 +10,8 @@ const PROBLEMS: &str = "wired_admin_api_problems_total";
 const HASHES: &str = "wired_admin_api_password_hash_duration_seconds";
 const LOGINS: &str = "wired_admin_api_logins_total";
 const MAILS: &str = "wired_admin_api_mails_total";
+const ANALYTICS_BEHIND: &str = "wired_admin_api_analytics_behind_commands";
+const ANALYTICS_FAILURES: &str = "wired_admin_api_analytics_failures_total";
 
 /// Tells Prometheus what the figures mean.
 pub(crate) fn describe() {
@@ -19,6 +21,8 @@ pub(crate) fn describe() {
     describe_histogram!(HASHES, "Time that hashing a password took, without waiting for its turn");
     describe_counter!(LOGINS, "Log-ins by outcome: done, refused, throttled");
     describe_counter!(MAILS, "Mails by outcome: sent, failed, given_up");
+    describe_gauge!(ANALYTICS_BEHIND, "Places of the command topics that are applied and not counted");
+    describe_counter!(ANALYTICS_FAILURES, "Rounds of counting that came to no end");
 }
 
 /// One answer was given.
@@ -51,4 +55,14 @@ pub(crate) fn login(outcome: &'static str) {
 /// A mail was `sent`, `failed` once, or `given_up`.
 pub(crate) fn mail(outcome: &'static str) {
     counter!(MAILS, "outcome" => outcome).increment(1);
+}
+
+/// So much is applied and not counted.
+pub(crate) fn analytics_behind(commands: u64) {
+    gauge!(ANALYTICS_BEHIND).set(commands as f64);
+}
+
+/// A round of counting came to no end.
+pub(crate) fn analytics_failed() {
+    counter!(ANALYTICS_FAILURES).increment(1);
 }

@@ -1,10 +1,14 @@
 //! The API of customers and staff: routes and their OpenAPI document, from the same list.
 
+pub mod analytics;
 pub mod auth;
 pub mod documents;
 pub mod fields;
 pub mod me;
+pub mod payments;
 pub mod second_factor;
+pub mod system;
+pub mod trace;
 pub mod users;
 
 use std::sync::Arc;
@@ -36,6 +40,9 @@ pub use fields::NAME_CHARS_MAX;
         (name = "auth", description = "Registering, logging in and out"),
         (name = "me", description = "The own profile, password, second factor and data"),
         (name = "users", description = "Customers and staff, as staff see them"),
+        (name = "payments", description = "Payments of everybody, and the whole life of each"),
+        (name = "analytics", description = "Figures by hour and day"),
+        (name = "system", description = "Whether the ledger is whole, and how the parts of the bank are"),
         (name = "documents", description = "This document, public keys, the error catalogue, health")
     )
 )]
@@ -75,6 +82,20 @@ fn documented() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
         .routes(routes!(users::list))
         .routes(routes!(users::read))
         .routes(routes!(users::read_personal_data))
+        // Payments, their traces, figures and the system.
+        .routes(routes!(payments::list))
+        .routes(routes!(payments::read))
+        .routes(routes!(trace::one))
+        .routes(routes!(trace::find))
+        .routes(routes!(analytics::volume))
+        .routes(routes!(analytics::outcomes))
+        .routes(routes!(analytics::latency))
+        .routes(routes!(analytics::top_partners))
+        .routes(routes!(analytics::active_users))
+        .routes(routes!(analytics::api_calls))
+        .routes(routes!(analytics::deliveries))
+        .routes(routes!(system::reconciliation))
+        .routes(routes!(system::system))
         .routes(routes!(documents::health))
         .routes(routes!(documents::openapi))
         .routes(routes!(documents::jwks))

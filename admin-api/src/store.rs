@@ -3,13 +3,21 @@
 //! Rows are locked in the order users, sessions, refresh_tokens, link_tokens, recovery_codes; mails and the audit
 //! log are only inserted into. Times are the database's own.
 
+pub mod analytics;
 pub mod audit;
 pub mod links;
 pub mod mails;
+pub mod offsets;
+pub mod payment_list;
+pub mod payments;
 pub mod sessions;
+pub mod system;
+pub mod trace;
 pub mod users;
 
 use domain::ids::UserId;
+use domain::money::Currency;
+use domain::time::Timestamp;
 use sqlx::mysql::MySqlRow;
 use sqlx::{Decode, Executor, MySql, MySqlPool, Row, Type};
 use uuid::Uuid;
@@ -46,6 +54,20 @@ impl<'r> Columns<'r> {
         Uuid::from_slice(self.take()?).map_err(|error| sqlx::Error::Decode(error.into()))
     }
 
+    fn opt_uuid(&mut self) -> Result<Option<Uuid>, sqlx::Error> {
+        let bytes: Option<&[u8]> = self.take()?;
+        bytes.map(Uuid::from_slice).transpose().map_err(|error| sqlx::Error::Decode(error.into()))
+    }
+
+    /// Selected as microseconds since 1970.
+    fn time(&mut self) -> Result<Timestamp, sqlx::Error> {
+        self.take().map(Timestamp::from_micros)
+    }
+
+    fn opt_time(&mut self) -> Result<Option<Timestamp>, sqlx::Error> {
+        Ok(self.take::<Option<i64>>()?.map(Timestamp::from_micros))
+    }
+
     fn user(&mut self) -> Result<UserId, sqlx::Error> {
         self.uuid().map(UserId::from_uuid)
     }
@@ -56,10 +78,24 @@ impl<'r> Columns<'r> {
         text.map_err(|error| sqlx::Error::Decode(error.into()))
     }
 
+    /// Nothing of NULL and of an empty text.
+    fn currency(&mut self) -> Result<Option<Currency>, sqlx::Error> {
+        let text = self.text()?.filter(|text| !text.is_empty());
+        let currency = text.map(|text| text.parse()).transpose();
+        currency.map_err(|error: domain::money::UnknownCurrency| sqlx::Error::Decode(error.into()))
+    }
+
     /// A number that names something, by what reads it.
     fn named<T>(&mut self, read: impl Fn(u8) -> Option<T>) -> Result<T, sqlx::Error> {
-        let number: u8 = self.take()?;
-        read(number).ok_or_else(|| sqlx::Error::Decode(format!("{number} names nothing").into()))
+        self.opt_named(read)?.ok_or_else(|| sqlx::Error::Decode("NULL names nothing".into()))
+    }
+
+    fn opt_named<T>(&mut self, read: impl Fn(u8) -> Option<T>) -> Result<Option<T>, sqlx::Error> {
+        let number: Option<u8> = self.take()?;
+        let named = |number| {
+            read(number).ok_or_else(|| sqlx::Error::Decode(format!("{number} names nothing").into()))
+        };
+        number.map(named).transpose()
     }
 }
 

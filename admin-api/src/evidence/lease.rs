@@ -10,7 +10,7 @@ use super::store;
 
 /// A name in the table `leases`, and who asks for it.
 #[derive(Debug, Clone)]
-pub(super) struct Lease {
+pub(crate) struct Lease {
     pool: MySqlPool,
     name: &'static str,
     holder: Uuid,
@@ -19,18 +19,18 @@ pub(super) struct Lease {
 
 impl Lease {
     /// Asks for nothing yet. `lasts` bounds how long a dead holder keeps everyone waiting.
-    pub(super) fn new(pool: MySqlPool, name: &'static str, lasts: Duration) -> Self {
+    pub(crate) fn new(pool: MySqlPool, name: &'static str, lasts: Duration) -> Self {
         Self { pool, name, holder: Uuid::new_v4(), lasts }
     }
 
     /// Takes or keeps it; `false` when another one has it.
-    pub(super) async fn take(&self) -> Result<bool, sqlx::Error> {
+    pub(crate) async fn take(&self) -> Result<bool, sqlx::Error> {
         store::take_lease(&self.pool, self.name, self.holder, self.lasts).await
     }
 
     /// Keeps it while `work` runs, and cancels `lost` when another one has it. What the work does must bear that the lease
     /// was lost: it is there to save work, never to make it right.
-    pub(super) async fn keep_during<T>(&self, lost: &CancellationToken, work: impl Future<Output = T>) -> T {
+    pub(crate) async fn keep_during<T>(&self, lost: &CancellationToken, work: impl Future<Output = T>) -> T {
         let done = CancellationToken::new();
         let (lease, stop, lost) = (self.clone(), done.clone(), lost.clone());
         let renewal = tokio::spawn(async move {
@@ -60,7 +60,7 @@ impl Lease {
     }
 
     /// Gives it back, so that another one need not wait.
-    pub(super) async fn release(&self) {
+    pub(crate) async fn release(&self) {
         if let Err(error) = store::release_lease(&self.pool, self.name, self.holder).await {
             tracing::debug!(lease.name = self.name, error = %error, "a lease was not given back");
         }

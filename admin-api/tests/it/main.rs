@@ -1,5 +1,7 @@
 //! admin-api on real MySQL and Kafka.
 
+mod analytics;
+mod books;
 mod command;
 mod evidence;
 mod frame;
@@ -7,6 +9,8 @@ mod guessing;
 mod harness;
 mod log_in;
 mod matrix;
+mod payments;
 mod people;
 mod seed;
 mod staff;
+mod system;

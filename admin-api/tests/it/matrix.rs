@@ -77,6 +77,20 @@ const MATRIX: &[(&str, &str, May)] = &[
     ("get", "/v1/users", May::Reader),
     ("get", "/v1/users/{id}", May::Reader),
     ("post", "/v1/users/{id}/personal-data", May::Reader),
+    // Payments, their traces, figures and the system.
+    ("get", "/v1/payments", May::Reader),
+    ("get", "/v1/payments/{id}", May::Reader),
+    ("get", "/v1/payments/{id}/trace", May::Reader),
+    ("get", "/v1/trace", May::Reader),
+    ("get", "/v1/analytics/volume", May::Reader),
+    ("get", "/v1/analytics/outcomes", May::Reader),
+    ("get", "/v1/analytics/latency", May::Reader),
+    ("get", "/v1/analytics/top-partners", May::Reader),
+    ("get", "/v1/analytics/active-users", May::Reader),
+    ("get", "/v1/analytics/api-calls", May::Reader),
+    ("get", "/v1/analytics/deliveries", May::Reader),
+    ("get", "/v1/reconciliation", May::Reader),
+    ("get", "/v1/system", May::Reader),
     ("get", "/v1/health", May::Anybody),
     ("get", "/v1/openapi.json", May::Anybody),
     ("get", "/.well-known/jwks.json", May::Anybody),
@@ -108,6 +122,9 @@ async fn every_route_lets_in_whom_the_matrix_names() {
     let foreign = bank.customer("foreign@example.com").await;
     let foreign_session = session_of(&foreign).await;
     let unknown = "usr_00000000000000000000000001";
+    let payment = crate::books::Row::new(0, "2026-11-01T12:00:00Z");
+    crate::books::Books { pool: bank.env.pool() }.insert(&payment).await;
+    let payment = payment.id.to_string();
     for who in EVERYBODY {
         // What a walk does to its caller (log out, erase) is done last, each with somebody new.
         let (last, first): (Vec<_>, Vec<_>) =
@@ -124,6 +141,12 @@ async fn every_route_lets_in_whom_the_matrix_names() {
                     (unknown, false),
                     ("usr_nonsense", false),
                     ("acct_00000000000000000000000001", false),
+                ],
+                path if path.contains("/payments/{id}") => &[
+                    (&payment, true),
+                    ("pay_00000000000000000000000001", false),
+                    ("pay_nonsense", false),
+                    (own, false),
                 ],
                 // Somebody else's is not there, whoever asks.
                 path if path.contains("/sessions/{id}") => &[

@@ -81,6 +81,7 @@ WIRED_PARTNER_KEYS_KEK_FILE='$STATE/keys/partner-keys.kek'
 WIRED_WEBHOOK_SECRETS_KEK_FILE='$STATE/keys/webhook-secrets.kek'
 WIRED_CHECKPOINT_KEY_FILE='$STATE/keys/checkpoint.key'
 WIRED_CHECKPOINT_DIR='$STATE/checkpoints'
+WIRED_SERVICES='ingest=http://127.0.0.1:$PORT_INGEST_PRIVATE/health/ready,processor=http://127.0.0.1:$PORT_PROCESSOR_PRIVATE/health/ready,notifier=http://127.0.0.1:$PORT_NOTIFIER_PRIVATE/health/ready,admin-api=http://127.0.0.1:$PORT_ADMIN_API_PRIVATE/health/ready'
 TEXT
     common_lines verifier | write_file "$STATE/env/verifier.env"
     write_services_env
