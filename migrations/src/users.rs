@@ -107,6 +107,11 @@ pub const GRANTS: &[(&str, [&str; 5])] = &[
     ("recovery_codes",      ["",     "",        "",       "SIUD",    ""]),
     ("mails",               ["",     "",        "",       "SIUD",    ""]),
     ("audit_log",           ["",     "",        "",       "SI",      "S"]),
+    ("audit_chain",         ["",     "",        "",       "SI",      "S"]),
+    ("audit_unsealed",      ["",     "",        "",       "SID",     "S"]),
+    ("audit_verifications", ["",     "",        "",       "SIU",     ""]),
+    ("api_calls",           ["",     "",        "",       "SID",     "S"]),
+    ("api_call_positions",  ["",     "",        "",       "SU",      "S"]),
     ("leases",              ["",     "",        "",       "SU",      "S"]),
     ("checkpoints",         ["",     "",        "",       "SI",      "S"]),
     ("checkpoint_leaves",   ["",     "",        "",       "SI",      "S"]),
@@ -380,7 +385,14 @@ mod tests {
                 assert!(!writes || *role != Role::Verifier, "the verifier may write {table}");
             }
         }
-        for kept in ["entries", "audit_log", "checkpoints", "checkpoint_leaves", "checkpoint_publications"] {
+        for kept in [
+            "entries",
+            "audit_log",
+            "audit_chain",
+            "checkpoints",
+            "checkpoint_leaves",
+            "checkpoint_publications",
+        ] {
             let (_, columns) = GRANTS.iter().find(|(table, _)| *table == kept).unwrap();
             assert!(columns.iter().all(|letters| !letters.contains(['U', 'D'])), "{kept}");
         }

@@ -17,7 +17,7 @@ use crate::time::Timestamp;
 
 /// The format written today.
 pub const FORMAT: u8 = 1;
-/// The audit head while no audit chain is signed along: what people did is sealed into a chain of its own later.
+/// The audit head while nothing is sealed: what the chain's first link follows ([`crate::audit::GENESIS`]).
 pub const NO_AUDIT_HEAD: Hash = Hash([0; 32]);
 /// What the first checkpoint follows.
 pub const GENESIS: Hash = Hash([0; 32]);
@@ -107,7 +107,7 @@ pub struct Statement {
     pub root: Hash,
     /// [`Statement::digest`] of the checkpoint before; [`GENESIS`] for the first.
     pub previous: Hash,
-    /// The head of the audit chain; [`NO_AUDIT_HEAD`] while there is none.
+    /// The hash of the last link of the audit chain, which covers its number; [`NO_AUDIT_HEAD`] while there is none.
     pub audit_head: Hash,
 }
 

@@ -48,6 +48,12 @@ ids! {
     KeyId, KeyTag, "key";
     /// What was asked to be sent to an endpoint again.
     ReplayId, ReplayTag, "rpl";
+    /// A row of the audit log.
+    AuditId, AuditTag, "aud";
+    /// A request to one of the APIs.
+    CallId, CallTag, "call";
+    /// A verification of the audit log.
+    VerificationId, VerificationTag, "vrf";
     /// Someone's wish to become a partner.
     ApplicationId, ApplicationTag, "app";
 }

@@ -4,6 +4,8 @@
 //! everything here can be tested by tables and replayed exactly.
 
 pub mod account;
+pub mod api_call;
+pub mod audit;
 pub mod checkpoint;
 pub mod codes;
 pub mod command;

@@ -30,8 +30,13 @@ pub const EVENTS: Topic =
 pub const CHECKPOINTS: Topic =
     Topic { name: "ledger.checkpoints.v1", partitions: 1, log_append_time: true, retention_days: -1 };
 
+/// Calls of both APIs, written by ingest and admin-api, loaded into `api_calls` by admin-api. One partition: its order is
+/// the order of the table.
+pub const API_CALLS: Topic =
+    Topic { name: "api.calls.v1", partitions: 1, log_append_time: false, retention_days: 7 };
+
 /// Every topic.
-pub const ALL: [Topic; 4] = [PARTNER_COMMANDS, BANK_COMMANDS, EVENTS, CHECKPOINTS];
+pub const ALL: [Topic; 5] = [PARTNER_COMMANDS, BANK_COMMANDS, EVENTS, CHECKPOINTS, API_CALLS];
 
 crate::codes::codes! {
     /// The topic that a command came from; the first part of its position.
