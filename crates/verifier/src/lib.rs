@@ -12,6 +12,7 @@
 //! | I9 events without gap or repeat | each partner's log is walked, and each event is referred to exactly once |
 //! | I10 deliveries | whole runs: an event without a delivery, behind which later ones have theirs |
 //! | I11 chains | the hash of every entry is computed anew |
+//! | I12 audit log | the hash of every link is computed anew; a row without a link waits for it |
 //!
 //! I5 (every accepted payment has an outcome) needs to know what was accepted: [`outcomes`].
 //!
@@ -23,9 +24,10 @@
 //! came after the last one; it then trusts what it verified before, so run without it from time to time. A broken
 //! ledger is not written into the state, so it is found again.
 //!
-//! **Not found by the chains alone:** a ledger rewritten as a whole with all its hashes. Signed checkpoints outside the
+//! **Not found by the chains alone:** a ledger or an audit log rewritten as a whole with all its hashes. Signed checkpoints outside the
 //! database tell: [`verify_checkpoints`]. A run with a state file does not read again what was verified before.
 
+mod audit;
 mod checkpoints;
 mod export;
 mod outcomes;
@@ -92,7 +94,7 @@ pub async fn verify_checkpoints(
     let key = VerifyingKey::from_bytes(public_key).map_err(|_| Error::Key)?;
     // With findings of its own: an account that is gone leaves so many that they would hide what was signed.
     let mut own = Report::default();
-    let vouched = checkpoints::verify(pool, folder, &key, &mut own).await;
+    let vouched = checkpoints::verify(pool, folder, &key, checkpoints::Compared::Everything, &mut own).await;
     report.absorb(own);
     vouched
 }
@@ -100,6 +102,30 @@ pub async fn verify_checkpoints(
 /// Verifies the whole ledger, reading so many rows in a second at most: for a bank at work, whose customers come first.
 pub async fn verify_slowly(pool: &MySqlPool, rows_per_second: NonZeroU32) -> Result<Report, Error> {
     run(pool, None, Some(rows_per_second)).await
+}
+
+/// Verifies the audit log alone, and that its chain comes to the heads that the signed checkpoints in a folder name, with
+/// the key that they are signed with. Reads so many rows in a second at most; `told` hears how many links are verified.
+pub async fn verify_audit(
+    pool: &MySqlPool,
+    checkpoints: Option<(&Path, &[u8; 32])>,
+    rows_per_second: Option<NonZeroU32>,
+    told: &(dyn Fn(u64) + Sync),
+) -> Result<(Report, Vouched), Error> {
+    let started = Instant::now();
+    let mut report = Report::default();
+    let nothing = audit::AuditProgress::default();
+    audit::verify(pool, nothing, rows_per_second, &mut report, told).await?;
+    let mut vouched = Vouched::default();
+    if let Some((folder, public_key)) = checkpoints {
+        let key = VerifyingKey::from_bytes(public_key).map_err(|_| Error::Key)?;
+        let mut own = Report::default();
+        vouched =
+            checkpoints::verify(pool, folder, &key, checkpoints::Compared::AuditAlone, &mut own).await?;
+        report.absorb(own);
+    }
+    report.elapsed = started.elapsed();
+    Ok((report, vouched))
 }
 
 async fn run(
@@ -120,6 +146,7 @@ async fn run(
     run.settlement_accounts().await?;
     run.dead_letters().await?;
     run.deliveries().await?;
+    run.audit().await?;
     run.counts().await?;
     run.finish(started.elapsed())
 }

@@ -25,7 +25,7 @@ use sqlx::MySqlPool;
 use uuid::Uuid;
 
 use crate::{
-    Error, Invariant, Report,
+    Error, Invariant, Report, audit,
     report::Row,
     sections::SortedSet,
     state::{After, Before, Progress, SINGLE_BYTES},
@@ -68,9 +68,7 @@ impl<'a> Run<'a> {
 
     /// Waits as long as reading so many rows may take.
     pub(crate) async fn pace(&self, rows: usize) {
-        if let Some(rows_per_second) = self.rows_per_second {
-            tokio::time::sleep(Duration::from_secs_f64(rows as f64 / f64::from(rows_per_second.get()))).await;
-        }
+        audit::paced(self.rows_per_second, rows).await;
     }
 
     /// The snapshot itself: zero sums, and that no row stands beyond its partition's position.
@@ -112,6 +110,13 @@ impl<'a> Run<'a> {
             self.after.partitions.push(Progress { source, partition, ..known });
         }
         self.report.read("positions", self.snapshot.positions.len());
+    }
+
+    /// The audit log and its chain.
+    pub(crate) async fn audit(&mut self) -> Result<(), Error> {
+        let (before, pace) = (self.before.audit, self.rows_per_second);
+        self.after.audit = audit::verify(self.pool, before, pace, &mut self.report, &|_| {}).await?;
+        Ok(())
     }
 
     /// Each partner's settlement account is its own.

@@ -21,11 +21,12 @@ pub enum Invariant {
     I9,
     I10,
     I11,
+    I12,
 }
 
 impl Invariant {
     /// Every invariant that a run checks.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::I1,
         Self::I2,
         Self::I3,
@@ -36,6 +37,7 @@ impl Invariant {
         Self::I9,
         Self::I10,
         Self::I11,
+        Self::I12,
     ];
 
     /// What it says.
@@ -51,6 +53,7 @@ impl Invariant {
             Self::I9 => "each partner's events are numbered without gap or repeat",
             Self::I10 => "no event was passed over on its way to an endpoint",
             Self::I11 => "no entry was altered, removed, added or reordered",
+            Self::I12 => "no row of the audit log was altered, removed, added or reordered",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The state file: how far each table is verified.
 //!
-//! One line of JSON (how far each partition is read and what was counted in it, and how many records follow), then
+//! One line of JSON (how far each partition and the audit log are read, what was counted, how many records follow), then
 //! three sorted lists of records: accounts, partners, single-use mandates. Replaced as a whole after a run that
 //! found nothing.
 
@@ -15,10 +15,11 @@ use uuid::Uuid;
 
 use crate::{
     Error,
+    audit::AuditProgress,
     sections::{Reader, Writer},
 };
 
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// A longer first line is no state of ours.
 const HEADER_BYTES_MAX: usize = 1 << 20;
 
@@ -54,6 +55,7 @@ pub(crate) struct Progress {
 struct Header {
     format: u32,
     partitions: Vec<Progress>,
+    audit: AuditProgress,
     accounts: u64,
     partners: u64,
     singles: u64,
@@ -63,6 +65,7 @@ struct Header {
 #[derive(Debug)]
 pub(crate) struct Before {
     pub(crate) partitions: Vec<Progress>,
+    pub(crate) audit: AuditProgress,
     pub(crate) accounts: Reader<ACCOUNT_BYTES>,
     pub(crate) partners: Reader<PARTNER_BYTES>,
     pub(crate) singles: Reader<SINGLE_BYTES>,
@@ -74,6 +77,7 @@ pub(crate) struct Before {
 #[derive(Debug)]
 pub(crate) struct After {
     pub(crate) partitions: Vec<Progress>,
+    pub(crate) audit: AuditProgress,
     pub(crate) accounts: Writer<ACCOUNT_BYTES>,
     pub(crate) partners: Writer<PARTNER_BYTES>,
     pub(crate) singles: Writer<SINGLE_BYTES>,
@@ -83,6 +87,7 @@ impl Before {
     fn nothing() -> Self {
         Self {
             partitions: Vec::new(),
+            audit: AuditProgress::default(),
             accounts: Reader::empty(),
             partners: Reader::empty(),
             singles: Reader::empty(),
@@ -120,6 +125,7 @@ fn read(path: &Path) -> io::Result<Before> {
     }
     Ok(Before {
         partitions: header.partitions,
+        audit: header.audit,
         accounts: Reader::new(File::open(path)?, accounts_at, header.accounts)?,
         partners: Reader::new(File::open(path)?, partners_at, header.partners)?,
         singles: Reader::new(file, singles_at, header.singles)?,
@@ -131,6 +137,7 @@ impl After {
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             partitions: Vec::new(),
+            audit: AuditProgress::default(),
             accounts: Writer::new()?,
             partners: Writer::new()?,
             singles: Writer::new()?,
@@ -146,6 +153,7 @@ impl After {
         let header = Header {
             format: FORMAT,
             partitions: self.partitions,
+            audit: self.audit,
             accounts: self.accounts.records(),
             partners: self.partners.records(),
             singles: self.singles.records(),

@@ -27,6 +27,7 @@ macro_rules! micros {
 }
 
 mod accounts;
+mod audit;
 mod checkpoints;
 mod commands;
 mod dead_letters;
@@ -38,6 +39,7 @@ mod snapshot;
 pub(crate) mod unaccounted;
 
 pub(crate) use accounts::*;
+pub(crate) use audit::*;
 pub(crate) use checkpoints::*;
 pub(crate) use commands::*;
 pub(crate) use dead_letters::*;

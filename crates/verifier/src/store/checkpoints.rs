@@ -9,6 +9,7 @@ use super::*;
 pub(crate) struct StoredCheckpoint {
     pub(crate) leaves: u64,
     pub(crate) root: [u8; 32],
+    pub(crate) audit_head: [u8; 32],
     pub(crate) signature: [u8; 64],
 }
 
@@ -31,9 +32,14 @@ pub(crate) async fn last_checkpoint(pool: &MySqlPool) -> Result<u64> {
 /// The checkpoint of this number.
 pub(crate) async fn checkpoint(pool: &MySqlPool, number: u64) -> Result<Option<StoredCheckpoint>> {
     let mut sql = Sql::new();
-    sql.text("SELECT leaves, root, signature FROM checkpoints WHERE number = ").int(number);
+    sql.text("SELECT leaves, root, signature, audit_head FROM checkpoints WHERE number = ").int(number);
     let stored = rows(pool, &sql, |row| {
-        Ok(StoredCheckpoint { leaves: row.try_get(0)?, root: bytes(row, 1)?, signature: bytes(row, 2)? })
+        Ok(StoredCheckpoint {
+            leaves: row.try_get(0)?,
+            root: bytes(row, 1)?,
+            signature: bytes(row, 2)?,
+            audit_head: bytes(row, 3)?,
+        })
     });
     Ok(stored.await?.pop())
 }

@@ -40,6 +40,9 @@ tables! {
     "checkpoints" by "number",
     "checkpoint_leaves" by "number, account_id",
     "checkpoint_publications" by "number",
+    "audit_log" by "id",
+    "audit_chain" by "number",
+    "audit_unsealed" by "audit_id",
 }
 
 /// How values of a column are written.
@@ -96,7 +99,8 @@ pub(crate) async fn end(connection: &mut MySqlConnection) -> Result<()> {
 pub(crate) async fn is_fresh(pool: &MySqlPool) -> Result<bool> {
     let sql = "SELECT CAST(EXISTS(SELECT 1 FROM accounts) + EXISTS(SELECT 1 FROM payments) + \
                EXISTS(SELECT 1 FROM changes) + EXISTS(SELECT 1 FROM entries) + EXISTS(SELECT 1 FROM events) + \
-               EXISTS(SELECT 1 FROM checkpoints) + EXISTS(SELECT 1 FROM positions WHERE next_offset > 0) AS SIGNED)";
+               EXISTS(SELECT 1 FROM checkpoints) + EXISTS(SELECT 1 FROM audit_log) + EXISTS(SELECT 1 FROM audit_chain) + \
+               EXISTS(SELECT 1 FROM positions WHERE next_offset > 0) AS SIGNED)";
     let row = pool.fetch_one(sql).await?;
     Ok(row.try_get::<i64, _>(0)? == 0)
 }

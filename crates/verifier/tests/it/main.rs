@@ -1,6 +1,7 @@
 //! The verifier on real MySQL: a whole ledger is found whole, also while it is written; every kind of alteration in
 //! every table is found, and the first bad row named.
 
+mod audit;
 mod checkpoints;
 mod ledger;
 
