@@ -80,6 +80,7 @@ pub async fn accept(
     asked: Asked,
 ) -> Result<Response, Problem> {
     let envelope = asked.envelope(caller, key);
+    caller.known.target(envelope.id);
     let started = Instant::now();
     match app.lookup.used(envelope.id, app.lookup_budget).await {
         Ok(seen) => {

@@ -1,15 +1,19 @@
-//! What every answer has in common: a request id, problems rendered, metrics, and no panic that reaches a client.
+//! What every answer has in common: a request id, problems rendered, metrics, a report of the call, and no panic that
+//! reaches a client.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use http::{HeaderValue, Method, StatusCode, header};
 use uuid::Uuid;
 
+use crate::app::App;
+use crate::calls::Begun;
 use crate::metrics::{self, Route};
 use crate::problem::{Code, Problem};
 
@@ -18,11 +22,12 @@ use crate::problem::{Code, Problem};
 pub struct RequestId(pub Uuid);
 
 /// Wraps every route and fallback.
-pub async fn complete(mut request: Request, next: Next) -> Response {
+pub async fn complete(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = Uuid::now_v7();
     request.extensions_mut().insert(RequestId(id));
     let route = Route::of(request.extensions().get::<MatchedPath>().map(MatchedPath::as_str));
+    let begun = Begun::of(&mut request, route, id);
     let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     let mut response = answered.unwrap_or_else(|_| {
         tracing::error!(request.id = %id, http.route = route.as_str(), "a request panicked");
@@ -42,7 +47,9 @@ pub async fn complete(mut request: Request, next: Next) -> Response {
         headers.insert("x-request-id", value);
     }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    metrics::request(route, response.status(), started.elapsed());
+    let took = started.elapsed();
+    metrics::request(route, response.status(), took);
+    app.calls.answered(&begun, response.status(), took);
     response
 }
 

@@ -15,6 +15,7 @@ use sqlx::MySqlPool;
 use tokio::sync::Semaphore;
 use url::Url;
 
+use crate::calls::Calls;
 use crate::keys::{KeyRing, seconds_until};
 use crate::lag::Lag;
 use crate::lookup::Lookup;
@@ -34,6 +35,8 @@ pub struct App {
     pub lookup: Lookup,
     /// The commands topic.
     pub queue: Arc<Queue>,
+    /// Where calls are reported.
+    pub calls: Arc<Calls>,
     /// How far the processor is behind.
     pub lag: Arc<Lag>,
     /// For cold reads.

@@ -10,6 +10,7 @@
 pub mod accept;
 pub mod answer;
 pub mod app;
+pub mod calls;
 pub mod config;
 pub mod fields;
 pub mod json;
@@ -45,6 +46,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{AddressLimit, App, normal_authority};
+use crate::calls::Calls;
 use crate::keys::KeyRing;
 use crate::lag::Lag;
 use crate::lookup::Lookup;
@@ -74,6 +76,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let lag = Arc::new(Lag::default());
     let queue =
         Arc::new(Queue::new(&config.kafka, &config.producer, lag.clone(), health.component("kafka"))?);
+    let calls = Arc::new(Calls::new(&config.kafka)?);
     // MySQL is no part of being ready: payments are accepted without it once keys are loaded.
     let mysql_health = Health::new().component("mysql");
     let (lookup, lookup_task) = Lookup::new(config.mysql.clone(), lag.clone(), mysql_health);
@@ -106,6 +109,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         keys,
         lookup,
         queue: queue.clone(),
+        calls: calls.clone(),
         lag,
         reads: reads.clone(),
         writes: writes.clone(),
@@ -129,6 +133,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     runtime::http::serve(listener, routes::router(app), config.http, shutdown).await;
 
     let flushed = queue.flush().await;
+    calls.flush().await;
     stop.cancel();
     for task in tasks {
         if let Err(error) = task.await {

@@ -39,6 +39,10 @@ pub fn describe() {
         "wired_ingest_lookups_skipped_total",
         "Payments accepted without asking whether their key was used"
     );
+    describe_counter!(
+        "wired_ingest_api_calls_lost_total",
+        "Calls that will never stand in api_calls, since Kafka took no report of them"
+    );
     describe_gauge!("wired_ingest_waiters", "Requests that wait for an outcome");
     describe_gauge!("wired_ingest_event_waiters", "Requests that wait for an event");
     describe_counter!("wired_ingest_replays_total", "Idempotent replays and conflicts");
@@ -178,6 +182,11 @@ pub fn acknowledged() {
 /// A command that Kafka did not acknowledge: `refused` or `unknown`.
 pub fn not_acknowledged(outcome: &'static str) {
     counter!("wired_ingest_produced_total", "outcome" => outcome).increment(1);
+}
+
+/// Counts calls whose report never arrives.
+pub fn calls_lost() -> Counter {
+    counter!("wired_ingest_api_calls_lost_total")
 }
 
 /// A producer made anew.

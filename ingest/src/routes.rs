@@ -19,7 +19,7 @@ pub mod transfers;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::from_fn;
+use axum::middleware::from_fn_with_state;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
@@ -131,6 +131,6 @@ pub fn router(app: Arc<App>) -> Router {
         .0
         .fallback(answer::not_found)
         .method_not_allowed_fallback(answer::method_not_allowed)
-        .layer(from_fn(answer::complete))
+        .layer(from_fn_with_state(app.clone(), answer::complete))
         .with_state(app)
 }

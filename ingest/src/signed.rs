@@ -24,6 +24,7 @@ use uuid::Uuid;
 
 use crate::answer::RequestId;
 use crate::app::App;
+use crate::calls::Known;
 use crate::keys::{Partner, Scope};
 use crate::metrics;
 use crate::problem::{Code, Problem};
@@ -122,6 +123,8 @@ pub struct Caller {
     pub address: Option<IpAddr>,
     /// The request's id.
     pub request_id: Uuid,
+    /// What is reported of the call.
+    pub known: Known,
 }
 
 /// A request with a valid signature of a key that has the scope, within the partner's rate, and its whole body.
@@ -177,6 +180,8 @@ fn authenticate<P: Permission>(app: &App, parts: &Parts, has_body: bool) -> Resu
     signature.verify(key.map(|key| &key.hmac)).map_err(refused)?;
     // A signature verifies with a key that is there, and with no other.
     let key = key.ok_or_else(|| Problem::plain(Code::SignatureInvalid))?;
+    let known = parts.extensions.get::<Known>().cloned().unwrap_or_default();
+    known.by(key.partner.id, key.id);
     if key.is_revoked(now) {
         return Err(Problem::plain(Code::KeyRevoked));
     }
@@ -191,6 +196,7 @@ fn authenticate<P: Permission>(app: &App, parts: &Parts, has_body: bool) -> Resu
         transfers_out: key.allows(Scope::TransfersOut),
         address: address(parts),
         request_id: request_id(parts),
+        known,
     })
 }
 

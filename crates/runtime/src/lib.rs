@@ -11,6 +11,7 @@ pub mod mysql;
 pub mod private;
 pub mod problem;
 pub mod recorder;
+pub mod reporter;
 pub mod shutdown;
 pub mod sql;
 pub mod telemetry;
