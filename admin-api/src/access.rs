@@ -26,6 +26,7 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::audit::Origin;
+use crate::calls::Known;
 use crate::problem::{Code, Problem};
 use crate::roles::{Role, UserStatus};
 use crate::store::sessions::SessionRow;
@@ -68,6 +69,9 @@ async fn caller(parts: &Parts, app: &App) -> Result<Caller, Problem> {
     let row = app.sessions.find(&app.pool, bearer.session).await?.ok_or_else(invalid)?;
     if !row.is_live || row.user != bearer.user || row.status != UserStatus::Active {
         return Err(invalid());
+    }
+    if let Some(known) = parts.extensions.get::<Known>() {
+        known.by(bearer.user);
     }
     Ok(Caller { user: bearer.user, session: bearer.session, role: row.role, origin, row })
 }

@@ -1,5 +1,5 @@
 //! What every answer has in common: a request id, the client's address and its rate, security headers, problems
-//! rendered, metrics, and no panic that reaches a client.
+//! rendered, metrics, a report of the call, and no panic that reaches a client.
 //!
 //! Each request runs in a task of its own: a client that goes away ends no transaction in the middle, and one that
 //! waits has an answer in bounded time.
@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::audit::Origin;
+use crate::calls::Begun;
 use crate::client_address::client_address;
 use crate::metrics;
 use crate::personal::network;
@@ -44,7 +45,9 @@ pub async fn complete(State(app): State<Arc<App>>, mut request: Request, next: N
     let request_id = Uuid::now_v7();
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
     let address = peer.map(|peer| client_address(peer, request.headers(), &app.trusted_proxies));
-    request.extensions_mut().insert(Origin { request_id, address });
+    let origin = Origin { request_id, address };
+    request.extensions_mut().insert(origin);
+    let begun = Begun::of(&mut request, origin);
     let rate = address.map_or(Ok(()), |address| app.throttles.requests.try_take(network(address)));
     let mut response = match rate {
         Ok(()) => run(request_id, request, next).await,
@@ -66,7 +69,9 @@ pub async fn complete(State(app): State<Arc<App>>, mut request: Request, next: N
     for (name, value) in SECURITY {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
-    metrics::answered(response.status().as_u16(), started.elapsed());
+    let took = started.elapsed();
+    metrics::answered(response.status().as_u16(), took);
+    app.calls.answered(&begun, response.status(), took);
     response
 }
 

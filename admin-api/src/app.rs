@@ -9,14 +9,16 @@ use domain::ids::UserId;
 use ipnet::IpNet;
 use jiff::tz::TimeZone;
 use sqlx::MySqlPool;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
+use crate::calls::Calls;
 use crate::jwt::Signer;
 use crate::password::Hasher;
 use crate::personal::{Index, Keys};
 use crate::sessions::Sessions;
 use crate::system::Watch;
 use crate::throttle::Throttle;
+use crate::verification::Published;
 
 /// The state of the API.
 pub struct App {
@@ -40,6 +42,12 @@ pub struct App {
     pub bank_time_zone: TimeZone,
     /// How the other parts of the bank are.
     pub system: Watch,
+    /// Where checkpoints are published, if any are.
+    pub checkpoints: Option<Published>,
+    /// Bounds exports of the audit that run at once.
+    pub exports: Arc<Semaphore>,
+    /// Where calls are reported.
+    pub calls: Calls,
     /// The OpenAPI document.
     pub openapi: Bytes,
 }

@@ -31,6 +31,8 @@ pub enum Action {
     Erase,
     ReadPersonalData,
     InviteAdmin,
+    ExportAudit,
+    VerifyAudit,
 }
 
 impl Action {
@@ -55,6 +57,8 @@ impl Action {
             Self::Erase => "user.erase",
             Self::ReadPersonalData => "user.read_personal_data",
             Self::InviteAdmin => "user.invite_admin",
+            Self::ExportAudit => "audit.export",
+            Self::VerifyAudit => "audit.verify",
         }
     }
 }

@@ -1,12 +1,13 @@
-//! Proof that the ledger is whole: signed checkpoints outside the database, and the reconciler, which verifies
-//! the ledger all the time.
+//! Proof that nothing was altered: the chain of the audit log, signed checkpoints of ledger and chain outside the
+//! database, and the reconciler, which verifies both all the time.
 //!
-//! Both only read the ledger. Neither bears on health: a broken ledger is an alarm, and answering customers goes on.
+//! All only read the ledger. None bears on health: a broken ledger is an alarm, and answering customers goes on.
 
 mod checkpoints;
 pub(crate) mod lease;
 mod metrics;
 mod reconciler;
+mod sealer;
 mod store;
 
 use std::{
@@ -25,11 +26,17 @@ use zeroize::Zeroizing;
 
 use checkpoints::{Checkpoints, Publisher};
 use reconciler::Reconciler;
+use sealer::Sealer;
+
+use crate::verification::Published;
 
 /// Two for the reconciler's two rounds, one for the statements around them.
 const RECONCILER_CONNECTIONS: u32 = 4;
 /// One in the snapshot, one that writes, one that renews the lease.
 const CHECKPOINT_CONNECTIONS: u32 = 3;
+
+/// One that seals, one that renews the lease.
+const SEALER_CONNECTIONS: u32 = 2;
 
 /// Why evidence is not gathered.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +89,7 @@ pub struct EvidenceConfig {
 }
 
 impl EvidenceConfig {
-    /// Begins both; they end with `stop`.
+    /// Begins all of it; it ends with `stop`.
     pub fn start(
         &self,
         mysql: &MysqlConfig,
@@ -90,7 +97,8 @@ impl EvidenceConfig {
         stop: &CancellationToken,
     ) -> Result<Vec<JoinHandle<()>>, EvidenceError> {
         metrics::describe();
-        let mut tasks = Vec::new();
+        let sealer = Sealer { pool: mysql.pool("sealer", SEALER_CONNECTIONS)? };
+        let mut tasks = vec![tokio::spawn(sealer.run(stop.clone()))];
         match (&self.checkpoint_key_file, &self.checkpoint_dir) {
             (Some(key_file), Some(folder)) => {
                 let key = read_key(key_file)?;
@@ -113,6 +121,17 @@ impl EvidenceConfig {
         )?;
         tasks.push(tokio::spawn(reconciler.run(stop.clone())));
         Ok(tasks)
+    }
+}
+
+impl EvidenceConfig {
+    /// Where checkpoints are published and what they are signed with, if any are taken.
+    pub fn published(&self) -> Result<Option<Published>, EvidenceError> {
+        let (Some(key_file), Some(folder)) = (&self.checkpoint_key_file, &self.checkpoint_dir) else {
+            return Ok(None);
+        };
+        let public_key = read_key(key_file)?.verifying_key().to_bytes();
+        Ok(Some(Published { folder: folder.clone(), public_key }))
     }
 }
 

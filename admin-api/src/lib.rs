@@ -9,10 +9,12 @@ pub mod answer;
 pub mod app;
 pub mod audit;
 pub mod body;
+pub mod calls;
 pub mod client_address;
 pub mod commands;
 mod config;
 pub mod create_admin;
+pub mod csv;
 pub mod cursor;
 pub mod evidence;
 pub mod find;
@@ -36,13 +38,15 @@ pub mod system;
 pub mod throttle;
 pub mod totp;
 pub mod trace;
+pub mod trail;
 pub mod upkeep;
+pub mod verification;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use app::{App, Throttles};
@@ -50,6 +54,9 @@ pub use config::{Config, Error, MailConfig, PeopleConfig, TokenConfig};
 
 /// For requests; more would only queue in MySQL.
 const CONNECTIONS: u32 = 8;
+
+/// Exports of the audit that run at once: each reads as fast as its client takes it.
+const EXPORTS_MAX: usize = 2;
 
 /// Serves until `shutdown`.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
@@ -89,8 +96,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         mail_waits,
         bank_time_zone: config.analytics.bank_time_zone.clone(),
         system: system::Watch::new(&config.system, &config.kafka)?,
+        checkpoints: config.evidence.published()?,
+        exports: Arc::new(Semaphore::new(EXPORTS_MAX)),
+        calls: calls::Calls::new(&config.kafka)?,
         openapi: Bytes::from(openapi),
     });
+    let loader = calls::loader::Loader { pool: config.mysql.pool("calls", 2)?, kafka: config.kafka.clone() };
+    tasks.push(tokio::spawn(loader.run(stop.clone())));
     tasks.push(tokio::spawn(outbox.run(stop.clone())));
     tasks.push(tokio::spawn(upkeep::run(app.clone(), stop.clone())));
 
@@ -98,7 +110,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         .await
         .map_err(|source| Error::Listen { address: config.listen, source })?;
     tracing::info!(listen = %config.listen, "serving");
-    runtime::http::serve(listener, routes::router(app), config.http.clone(), shutdown).await;
+    runtime::http::serve(listener, routes::router(app.clone()), config.http.clone(), shutdown).await;
+    app.calls.flush().await;
     stop.cancel();
     for task in tasks.into_iter().chain([private]) {
         // All end with `stop`; one that panicked has already said so.

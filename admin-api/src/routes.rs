@@ -1,6 +1,7 @@
 //! The API of customers and staff: routes and their OpenAPI document, from the same list.
 
 pub mod analytics;
+pub mod audit;
 pub mod auth;
 pub mod documents;
 pub mod fields;
@@ -43,6 +44,7 @@ pub use fields::NAME_CHARS_MAX;
         (name = "payments", description = "Payments of everybody, and the whole life of each"),
         (name = "analytics", description = "Figures by hour and day"),
         (name = "system", description = "Whether the ledger is whole, and how the parts of the bank are"),
+        (name = "audit", description = "Everything that was done: searched, exported, verified"),
         (name = "documents", description = "This document, public keys, the error catalogue, health")
     )
 )]
@@ -96,6 +98,11 @@ fn documented() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
         .routes(routes!(analytics::deliveries))
         .routes(routes!(system::reconciliation))
         .routes(routes!(system::system))
+        // Audit
+        .routes(routes!(audit::search))
+        .routes(routes!(audit::export_csv))
+        .routes(routes!(audit::export_ndjson))
+        .routes(routes!(audit::verify, audit::last_verification))
         .routes(routes!(documents::health))
         .routes(routes!(documents::openapi))
         .routes(routes!(documents::jwks))

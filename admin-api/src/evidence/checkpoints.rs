@@ -13,7 +13,8 @@
 //! it was written; no index of the hot path serves this. After a long pause, and for the first checkpoint, all accounts
 //! are read instead, so the snapshot stays short.
 //!
-//! **Not here:** the head of the audit chain is signed as zeros until that chain exists.
+//! The head of the audit chain is signed along: its last hash, which covers the number of the link; zeros while nothing
+//! is sealed.
 
 mod publish;
 mod store;

@@ -9,6 +9,8 @@ const CHECKPOINT_NUMBER: &str = "wired_admin_api_checkpoint_number";
 const CHECKPOINT_AGE: &str = "wired_admin_api_checkpoint_age_seconds";
 const UNPUBLISHED: &str = "wired_admin_api_checkpoints_unpublished";
 const CHECKPOINT_FAILURES: &str = "wired_admin_api_checkpoint_failures_total";
+const SEALED: &str = "wired_admin_api_audit_rows_sealed_total";
+const SEAL_FAILURES: &str = "wired_admin_api_audit_seal_failures_total";
 const INVARIANT: &str = "wired_admin_api_reconciliation_invariant_holds";
 const AGE: &str = "wired_admin_api_reconciliation_age_seconds";
 const ROWS: &str = "wired_admin_api_reconciliation_rows_per_second";
@@ -20,6 +22,8 @@ pub(super) fn describe() {
     describe_gauge!(CHECKPOINT_AGE, "Age of the last checkpoint");
     describe_gauge!(UNPUBLISHED, "Checkpoints that are not known to be published");
     describe_counter!(CHECKPOINT_FAILURES, "Checkpoints that could not be taken or published");
+    describe_counter!(SEALED, "Rows of the audit log that this process linked into the chain");
+    describe_counter!(SEAL_FAILURES, "Tries to link rows of the audit log that failed");
     describe_gauge!(INVARIANT, "1: the last rounds found that the invariant holds; 0: it is broken");
     describe_gauge!(AGE, "Time since the last finished round, by kind");
     describe_gauge!(ROWS, "Rows that the last round read in a second, by kind");
@@ -36,6 +40,16 @@ pub(super) fn checkpoints(state: &State) {
 /// A checkpoint was not taken or not published.
 pub(super) fn checkpoint_failed() {
     counter!(CHECKPOINT_FAILURES).increment(1);
+}
+
+/// Rows of the audit log were linked.
+pub(super) fn sealed(rows: usize) {
+    counter!(SEALED).increment(rows as u64);
+}
+
+/// Linking failed and will be tried again.
+pub(super) fn not_sealed() {
+    counter!(SEAL_FAILURES).increment(1);
 }
 
 /// A round did not come to its end.
@@ -69,5 +83,6 @@ const fn name(invariant: Invariant) -> &'static str {
         Invariant::I9 => "I9",
         Invariant::I10 => "I10",
         Invariant::I11 => "I11",
+        Invariant::I12 => "I12",
     }
 }

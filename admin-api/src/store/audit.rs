@@ -1,5 +1,5 @@
-//! The audit log: inserted into, in the transaction of the action; this service's MySQL user can do nothing else
-//! to it but read.
+//! The audit log: inserted into, in the transaction of the action, with a place in the queue of the sealer; this
+//! service's MySQL user can do nothing else to it but read.
 
 use std::net::IpAddr;
 
@@ -13,6 +13,7 @@ use crate::audit::Entry;
 
 /// Writes a row.
 pub async fn write(db: &mut MySqlConnection, entry: &Entry) -> Result<(), sqlx::Error> {
+    let id = Uuid::now_v7();
     let address = entry.origin.address.map(|address| match address.to_canonical() {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
@@ -21,7 +22,7 @@ pub async fn write(db: &mut MySqlConnection, entry: &Entry) -> Result<(), sqlx::
         "INSERT INTO audit_log (id, at, actor_id, action, target, outcome, detail, request_id, address) \
          VALUES (?, UTC_TIMESTAMP(6), ?, ?, ?, ?, ?, ?, ?)",
     )
-    .bind(&Uuid::now_v7().as_bytes()[..])
+    .bind(&id.as_bytes()[..])
     .bind(entry.actor.map(bytes))
     .bind(entry.action.as_str())
     .bind(&entry.target)
@@ -29,9 +30,13 @@ pub async fn write(db: &mut MySqlConnection, entry: &Entry) -> Result<(), sqlx::
     .bind(entry.detail.to_string())
     .bind(&entry.origin.request_id.as_bytes()[..])
     .bind(address)
-    .execute(db)
-    .await
-    .map(drop)
+    .execute(&mut *db)
+    .await?;
+    sqlx::query("INSERT INTO audit_unsealed (audit_id) VALUES (?)")
+        .bind(&id.as_bytes()[..])
+        .execute(db)
+        .await
+        .map(drop)
 }
 
 /// What a user did, newest first, at most 1,000: when, what, and whether it was done.

@@ -2,6 +2,9 @@
 
 mod analytics;
 mod books;
+mod audit;
+mod audit_calls;
+mod audit_chain;
 mod command;
 mod evidence;
 mod frame;

@@ -36,6 +36,8 @@ enum May {
     Customer,
     /// Operators, auditors, admins.
     Reader,
+    /// Auditors, admins.
+    Auditor,
 }
 
 impl May {
@@ -45,7 +47,9 @@ impl May {
         const HALFWAY: Option<(u16, &str)> = Some((403, "second_factor_missing"));
         match (self, who) {
             (_, Who::Nobody) if self != Self::Anybody => Some((401, "token_missing")),
-            (Self::Enrolling | Self::Reader, Who::Customer) => ROLE,
+            // Halfway are operators here.
+            (Self::Enrolling | Self::Reader, Who::Customer)
+            | (Self::Auditor, Who::Halfway | Who::Customer | Who::Operator) => ROLE,
             (Self::Customer, who) if who != Who::Customer => ROLE,
             (Self::Person | Self::Reader, Who::Halfway) => HALFWAY,
             _ => None,
@@ -91,6 +95,12 @@ const MATRIX: &[(&str, &str, May)] = &[
     ("get", "/v1/analytics/deliveries", May::Reader),
     ("get", "/v1/reconciliation", May::Reader),
     ("get", "/v1/system", May::Reader),
+    // Audit
+    ("get", "/v1/audit", May::Auditor),
+    ("get", "/v1/audit/export.csv", May::Auditor),
+    ("get", "/v1/audit/export.ndjson", May::Auditor),
+    ("post", "/v1/audit/verify", May::Auditor),
+    ("get", "/v1/audit/verify", May::Auditor),
     ("get", "/v1/health", May::Anybody),
     ("get", "/v1/openapi.json", May::Anybody),
     ("get", "/.well-known/jwks.json", May::Anybody),

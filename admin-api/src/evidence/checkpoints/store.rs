@@ -106,6 +106,12 @@ pub(super) async fn last(connection: &mut MySqlConnection) -> Result<Option<Last
         .transpose()
 }
 
+/// The hash of the last link of the audit chain.
+pub(super) async fn audit_head(connection: &mut MySqlConnection) -> Result<Option<[u8; 32]>> {
+    let head = "SELECT hash FROM audit_chain ORDER BY number DESC LIMIT 1";
+    connection.fetch_optional(head).await?.map(|row| bytes(&row, 0)).transpose()
+}
+
 /// How far each partition is applied.
 pub(super) async fn positions(connection: &mut MySqlConnection) -> Result<Vec<Applied>> {
     let sql = "SELECT source, kafka_partition, next_offset FROM positions ORDER BY source, kafka_partition";

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use domain::{
-    checkpoint::{FORMAT, GENESIS, Leaf, Merkle, NO_AUDIT_HEAD, Statement},
+    checkpoint::{FORMAT, GENESIS, Hash, Leaf, Merkle, NO_AUDIT_HEAD, Statement},
     topic::Source,
 };
 use ed25519_dalek::SigningKey;
@@ -53,6 +53,7 @@ async fn look(connection: &mut MySqlConnection, age: Duration) -> Result<Option<
             return Ok(None);
         }
     }
+    let audit_head = store::audit_head(connection).await?;
     let positions = store::positions(connection).await?;
     let leaves = match &last {
         Some(last) => since(connection, last, &positions).await?,
@@ -69,7 +70,7 @@ async fn look(connection: &mut MySqlConnection, age: Duration) -> Result<Option<
         leaves: merkle.leaves(),
         root: merkle.root(),
         previous: last.as_ref().map_or(GENESIS, |last| last.checkpoint.statement.digest()),
-        audit_head: NO_AUDIT_HEAD,
+        audit_head: audit_head.map_or(NO_AUDIT_HEAD, Hash),
     };
     // Numbers only, so this does not fail.
     let positions = serde_json::to_string(&positions).unwrap_or_default();
