@@ -61,7 +61,13 @@ impl Outcome {
 
 /// One thing that was done.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-#[schema(as = AuditItem)]
+#[schema(as = AuditItem, example = json!({
+    "id": "aud_01k9q5m3v7f8h9j0kamcneprqs", "source": "people", "at": "2026-01-31T12:00:00.000000Z",
+    "actor": "usr_01k9q5m3v7f8h9j0kamcneprqs", "partner": null, "action": "user.read_personal_data",
+    "target": "usr_01k9q5m3v7f8h9j0kamcnepr00", "outcome": "done", "reason": null, "status": null, "duration_us": null,
+    "request_id": "0192d1a0-5b6c-7d8e-9f01-23456789abcd", "address": "192.0.2.1",
+    "detail": {"reason": "called about a lost card, case 4711"}
+}))]
 pub struct Item {
     /// The payment, change, row of the audit log, or call.
     #[schema(example = "aud_01k9q5m3v7f8h9j0kamcneprqs")]
@@ -101,6 +107,6 @@ pub struct Item {
     #[schema(value_type = Option<String>, example = "192.0.2.1")]
     pub address: Option<IpAddr>,
     /// What else is known, by source.
-    #[schema(value_type = Object, example = json!({"reason": "called about a lost card, case 4711"}))]
+    #[schema(value_type = Object)]
     pub detail: Value,
 }

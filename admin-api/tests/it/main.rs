@@ -1,10 +1,10 @@
 //! admin-api on real MySQL and Kafka.
 
 mod analytics;
-mod books;
 mod audit;
 mod audit_calls;
 mod audit_chain;
+mod books;
 mod command;
 mod evidence;
 mod frame;

@@ -2,6 +2,7 @@
 //!
 //! Each starts a bank of its own; they take turns, so that none starves another on a small machine.
 
+mod api_calls;
 mod bench;
 mod dead_letters;
 mod endpoints;
