@@ -11,6 +11,7 @@ use jiff::tz::TimeZone;
 use sqlx::MySqlPool;
 use tokio::sync::{Notify, Semaphore};
 
+use crate::bank::Bank;
 use crate::calls::Calls;
 use crate::jwt::Signer;
 use crate::password::Hasher;
@@ -24,6 +25,8 @@ use crate::verification::Published;
 pub struct App {
     /// The service's own tables, and the ledger to read.
     pub pool: MySqlPool,
+    /// The way to the ledger.
+    pub bank: Bank,
     /// Seals and finds personal data.
     pub personal: Keys,
     /// Hashes and checks passwords.

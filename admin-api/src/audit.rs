@@ -33,6 +33,10 @@ pub enum Action {
     InviteAdmin,
     ExportAudit,
     VerifyAudit,
+    RequestApproval,
+    Approve,
+    RejectApproval,
+    CancelApproval,
 }
 
 impl Action {
@@ -59,6 +63,10 @@ impl Action {
             Self::InviteAdmin => "user.invite_admin",
             Self::ExportAudit => "audit.export",
             Self::VerifyAudit => "audit.verify",
+            Self::RequestApproval => "approval.request",
+            Self::Approve => "approval.approve",
+            Self::RejectApproval => "approval.reject",
+            Self::CancelApproval => "approval.cancel",
         }
     }
 }

@@ -72,6 +72,16 @@ impl std::fmt::Display for Outcome {
     }
 }
 
+/// What became of a command; nothing yet, or nobody knows it.
+pub async fn outcome(pool: &MySqlPool, id: Uuid) -> Result<Option<Outcome>, sqlx::Error> {
+    Ok(outcomes(pool, &[id]).await?.remove(&id))
+}
+
+/// What became of at most 1,000 commands; those without an outcome are not in the answer.
+pub async fn outcomes(pool: &MySqlPool, ids: &[Uuid]) -> Result<HashMap<Uuid, Outcome>, sqlx::Error> {
+    store::outcomes(pool, ids).await
+}
+
 /// Carries out what has not been carried out yet; gives how many commands were sent. `judge` is told each outcome, and
 /// may end the waiting.
 pub async fn carry_out<E: From<Error>>(

@@ -97,6 +97,9 @@ pub struct Config {
     /// Where the other services are.
     #[command(flatten)]
     pub system: crate::system::SystemConfig,
+    /// What one member of the staff may do alone.
+    #[command(flatten)]
+    pub thresholds: crate::bank::Thresholds,
     /// Networks of the proxies in front of this service, comma separated, such as 10.0.0.0/8: from them, and from
     /// nobody else, `X-Forwarded-For` is believed. Too many lets clients choose their address.
     #[arg(long, env = "WIRED_TRUSTED_PROXIES", value_delimiter = ',')]

@@ -4,6 +4,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use domain::ids::UserId;
+use domain::time::Timestamp;
 use uuid::Uuid;
 
 use crate::problem::{Code, Problem};
@@ -23,6 +24,21 @@ pub fn read(cursor: &str) -> Result<UserId, Problem> {
     let bytes = URL_SAFE_NO_PAD.decode(cursor).ok();
     let id = bytes.and_then(|bytes| Uuid::from_slice(&bytes).ok());
     id.map(UserId::from_uuid).ok_or_else(|| Problem::plain(Code::InvalidCursor))
+}
+
+/// The cursor behind a row of a list that is ordered by time and, at the same time, by id.
+pub fn after_time(at: Timestamp, id: Uuid) -> String {
+    URL_SAFE_NO_PAD.encode([&at.micros().to_be_bytes()[..], id.as_bytes()].concat())
+}
+
+/// The row that such a cursor stands behind.
+pub fn read_time(cursor: &str) -> Result<(Timestamp, Uuid), Problem> {
+    let bytes = URL_SAFE_NO_PAD.decode(cursor).unwrap_or_default();
+    let found = bytes.split_first_chunk::<8>().and_then(|(at, id)| {
+        let at = Timestamp::from_micros(i64::from_be_bytes(*at));
+        Some((at, Uuid::from_slice(id).ok()?))
+    });
+    found.ok_or_else(|| Problem::plain(Code::InvalidCursor))
 }
 
 /// The number of rows that is asked for.

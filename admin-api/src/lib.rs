@@ -7,7 +7,9 @@ pub mod access;
 pub mod analytics;
 pub mod answer;
 pub mod app;
+pub mod approvals;
 pub mod audit;
+pub mod bank;
 pub mod body;
 pub mod calls;
 pub mod client_address;
@@ -87,6 +89,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let openapi = routes::document().to_json().unwrap_or_default();
     let app = Arc::new(App {
         pool,
+        bank: bank::Bank::new(&config.kafka, config.thresholds)?,
         personal: config.people.keys()?,
         hasher: password::Hasher::new(config.password_hashes_parallel, config.password_queue_max)?,
         signer: jwt::Signer::new(base_url, &signing, &verifying)?,
@@ -104,6 +107,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let loader = calls::loader::Loader { pool: config.mysql.pool("calls", 2)?, kafka: config.kafka.clone() };
     tasks.push(tokio::spawn(loader.run(stop.clone())));
     tasks.push(tokio::spawn(outbox.run(stop.clone())));
+    let dispatcher = bank::dispatcher::run(app.clone(), config.mysql.pool("dispatcher", 2)?, stop.clone());
+    tasks.push(tokio::spawn(dispatcher));
     tasks.push(tokio::spawn(upkeep::run(app.clone(), stop.clone())));
 
     let listener = TcpListener::bind(config.listen)

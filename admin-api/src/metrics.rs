@@ -12,6 +12,9 @@ const LOGINS: &str = "wired_admin_api_logins_total";
 const MAILS: &str = "wired_admin_api_mails_total";
 const ANALYTICS_BEHIND: &str = "wired_admin_api_analytics_behind_commands";
 const ANALYTICS_FAILURES: &str = "wired_admin_api_analytics_failures_total";
+const COMMANDS: &str = "wired_admin_api_commands_total";
+const DISPATCHED: &str = "wired_admin_api_commands_dispatched_total";
+const OLDEST_COMMAND: &str = "wired_admin_api_oldest_undecided_command_seconds";
 
 /// Tells Prometheus what the figures mean.
 pub(crate) fn describe() {
@@ -23,6 +26,15 @@ pub(crate) fn describe() {
     describe_counter!(MAILS, "Mails by outcome: sent, failed, given_up");
     describe_gauge!(ANALYTICS_BEHIND, "Places of the command topics that are applied and not counted");
     describe_counter!(ANALYTICS_FAILURES, "Rounds of counting that came to no end");
+    describe_counter!(
+        COMMANDS,
+        "Commands as answered: applied, rejected, under_review, pending, unpublished (Kafka took nothing)"
+    );
+    describe_counter!(
+        DISPATCHED,
+        "Records that the dispatcher published for requests that did not, or once more"
+    );
+    describe_gauge!(OLDEST_COMMAND, "Age of the oldest command that the ledger has not decided; 0: none");
 }
 
 /// One answer was given.
@@ -65,4 +77,19 @@ pub(crate) fn analytics_behind(commands: u64) {
 /// A round of counting came to no end.
 pub(crate) fn analytics_failed() {
     counter!(ANALYTICS_FAILURES).increment(1);
+}
+
+/// A command was answered.
+pub(crate) fn command(outcome: &'static str) {
+    counter!(COMMANDS, "outcome" => outcome).increment(1);
+}
+
+/// The dispatcher published so many records.
+pub(crate) fn commands_dispatched(count: u64) {
+    counter!(DISPATCHED).increment(count);
+}
+
+/// How old the oldest undecided command is.
+pub(crate) fn oldest_command(seconds: i64) {
+    gauge!(OLDEST_COMMAND).set(seconds as f64);
 }

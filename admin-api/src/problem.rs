@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use runtime::problem::Document;
 pub use runtime::problem::FieldError;
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 runtime::problem_catalogue! {
@@ -61,8 +62,20 @@ runtime::problem_catalogue! {
         "`errors` names each field and says what to change.";
     InvalidCursor BAD_REQUEST "invalid_cursor" "The cursor is not one of ours"
         "Use `next` exactly as it was answered.";
+    CommandRejected UNPROCESSABLE_ENTITY "command_rejected" "The ledger refused the command"
+        "`reason` says why, `command` is its id. It is refused for good: to try again, use another Idempotency-Key.";
+    SecondPersonNeeded FORBIDDEN "second_person_needed" "It takes somebody else"
+        "Neither whoever asked nor whoever owns the account can agree to this.";
+    ApprovalAltered CONFLICT "approval_altered" "It is not what was asked for"
+        "The request and its digest do not fit: either you agreed to something else than you were shown, or somebody \
+         altered it. Read it again; if it stays, tell the auditor.";
+    IdempotencyConflict CONFLICT "idempotency_conflict" "The Idempotency-Key stands for another request"
+        "The key was used for something else. Use a fresh value for each intended movement or change.";
+    QueueUnavailable SERVICE_UNAVAILABLE "queue_unavailable" "It is written down and not on its way yet"
+        "The command will be carried out once, as soon as that is possible. Repeat the request with the same \
+         Idempotency-Key to learn what became of it.";
     IdempotencyKeyMissing BAD_REQUEST "idempotency_key_missing" "There is no Idempotency-Key"
-        "Every POST that moves money carries one Idempotency-Key header field. Use a fresh value for each intended \
+        "Every POST that asks for a command of the bank carries one Idempotency-Key header field. Use a fresh value for each intended \
          movement and the same value for each retry of it.";
     IdempotencyKeyInvalid BAD_REQUEST "idempotency_key_invalid" "The Idempotency-Key is not acceptable"
         "An Idempotency-Key is one header field of 1 to 255 visible ASCII characters.";
@@ -88,12 +101,14 @@ pub struct Problem {
     pub errors: Vec<FieldError>,
     /// Seconds after which a retry makes sense.
     pub retry_after_s: Option<u32>,
+    /// Further members of the document (RFC 9457, section 3.2).
+    pub members: Map<String, Value>,
 }
 
 impl Problem {
     /// A problem with its detail.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new(), retry_after_s: None }
+        Self { code, detail: detail.into(), errors: Vec::new(), retry_after_s: None, members: Map::new() }
     }
 
     /// A problem that says no more than its page.
@@ -134,7 +149,7 @@ impl Problem {
             errors: &self.errors,
             retry_after_s: self.retry_after_s,
         };
-        let mut response = document.render(request_id);
+        let mut response = document.render_with(request_id, &self.members);
         let headers = response.headers_mut();
         if self.code.status() == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -1,11 +1,16 @@
 //! The API of customers and staff: routes and their OpenAPI document, from the same list.
 
+pub mod accounts;
 pub mod analytics;
+pub mod approvals;
 pub mod audit;
 pub mod auth;
+pub mod commands;
+pub mod dead_letters;
 pub mod documents;
 pub mod fields;
 pub mod me;
+pub mod money;
 pub mod payments;
 pub mod second_factor;
 pub mod system;
@@ -26,6 +31,7 @@ use utoipa_axum::routes;
 
 use crate::answer;
 use crate::app::App;
+pub use dead_letters::dead_letter_id;
 pub use fields::NAME_CHARS_MAX;
 
 #[derive(OpenApi)]
@@ -45,6 +51,11 @@ pub use fields::NAME_CHARS_MAX;
         (name = "analytics", description = "Figures by hour and day"),
         (name = "system", description = "Whether the ledger is whole, and how the parts of the bank are"),
         (name = "audit", description = "Everything that was done: searched, exported, verified"),
+        (name = "accounts", description = "Accounts"),
+        (name = "money", description = "Money that staff move"),
+        (name = "commands", description = "What became of what was asked for"),
+        (name = "approvals", description = "What needs a second person"),
+        (name = "dead letters", description = "Commands that could not be applied"),
         (name = "documents", description = "This document, public keys, the error catalogue, health")
     )
 )]
@@ -103,6 +114,26 @@ fn documented() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
         .routes(routes!(audit::export_csv))
         .routes(routes!(audit::export_ndjson))
         .routes(routes!(audit::verify, audit::last_verification))
+        // What staff do with accounts and money, and what needs two of them.
+        .routes(routes!(accounts::open))
+        .routes(routes!(accounts::freeze))
+        .routes(routes!(accounts::unfreeze))
+        .routes(routes!(accounts::close))
+        .routes(routes!(accounts::set_limits))
+        .routes(routes!(money::make_deposit))
+        .routes(routes!(money::withdraw))
+        .routes(routes!(money::transfer))
+        .routes(routes!(money::reverse))
+        .routes(routes!(commands::read))
+        .routes(routes!(approvals::list))
+        .routes(routes!(approvals::read))
+        .routes(routes!(approvals::approve))
+        .routes(routes!(approvals::reject))
+        .routes(routes!(approvals::cancel))
+        .routes(routes!(dead_letters::list))
+        .routes(routes!(dead_letters::read))
+        .routes(routes!(dead_letters::redrive))
+        .routes(routes!(dead_letters::reject))
         .routes(routes!(documents::health))
         .routes(routes!(documents::openapi))
         .routes(routes!(documents::jwks))

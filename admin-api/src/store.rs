@@ -1,10 +1,13 @@
 //! All statements of the service outside seeding, a file per group of tables.
 //!
-//! Rows are locked in the order users, sessions, refresh_tokens, link_tokens, recovery_codes; mails and the audit
-//! log are only inserted into. Times are the database's own.
+//! Rows are locked in the order users (several sorted by id), sessions, refresh_tokens, link_tokens, recovery_codes,
+//! approvals, commands; mails and the audit log are only inserted into. Times are the database's own.
 
 pub mod analytics;
+pub mod approvals;
 pub mod audit;
+pub mod commands;
+pub mod dead_letters;
 pub mod links;
 pub mod mails;
 pub mod offsets;

@@ -27,6 +27,7 @@ migrations! {
     5 "0005_webhooks.sql",
     6 "0006_people.sql",
     7 "0007_evidence.sql",
+    8 "0008_commands.sql",
     11 "0011_audit.sql",
     12 "0012_analytics.sql",
 }

@@ -112,6 +112,8 @@ pub const GRANTS: &[(&str, [&str; 5])] = &[
     ("audit_verifications", ["",     "",        "",       "SIU",     ""]),
     ("api_calls",           ["",     "",        "",       "SID",     "S"]),
     ("api_call_positions",  ["",     "",        "",       "SU",      "S"]),
+    ("commands",            ["",     "",        "",       "SIU",     ""]),
+    ("approvals",           ["",     "",        "",       "SIU",     ""]),
     ("leases",              ["",     "",        "",       "SU",      "S"]),
     ("checkpoints",         ["",     "",        "",       "SI",      "S"]),
     ("checkpoint_leaves",   ["",     "",        "",       "SI",      "S"]),

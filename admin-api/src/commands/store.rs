@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use domain::payment::{PaymentStatus, Reason};
 use runtime::sql::Sql;
-use sqlx::{MySqlPool, Row, mysql::MySqlRow};
+use sqlx::{Executor, MySqlPool, Row, mysql::MySqlRow};
 use uuid::Uuid;
 
 use super::Outcome;
@@ -34,17 +34,17 @@ pub(super) async fn outcomes(pool: &MySqlPool, ids: &[Uuid]) -> Result<HashMap<U
     // An id is looked for as a dead letter first, so that a redriven one ends as what it became.
     let dead = with_ids("SELECT id, detail FROM dead_letters WHERE status = 1 AND id IN (");
     // Unchecked: MySQL marks text of a binary collation as binary, which sqlx would refuse to read as text.
-    for row in sqlx::raw_sql(dead.as_str()).fetch_all(pool).await? {
+    for row in pool.fetch_all(dead.as_str()).await? {
         found.insert(id_at(&row, 0)?, Outcome::DeadLetter(row.try_get_unchecked(1)?));
     }
     let changes = with_ids("SELECT id, reason FROM changes WHERE id IN (");
-    for row in sqlx::raw_sql(changes.as_str()).fetch_all(pool).await? {
+    for row in pool.fetch_all(changes.as_str()).await? {
         let reason: Option<u8> = row.try_get(1)?;
         let outcome = reason.map_or(Outcome::Applied, |code| Outcome::Rejected(Reason::from_code(code)));
         found.insert(id_at(&row, 0)?, outcome);
     }
     let payments = with_ids("SELECT id, status, reason FROM payments WHERE id IN (");
-    for row in sqlx::raw_sql(payments.as_str()).fetch_all(pool).await? {
+    for row in pool.fetch_all(payments.as_str()).await? {
         let (status, reason): (u8, Option<u8>) = (row.try_get(1)?, row.try_get(2)?);
         let outcome = match PaymentStatus::from_code(status) {
             Some(

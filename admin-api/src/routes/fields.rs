@@ -1,5 +1,7 @@
 //! What people type: read field by field, so that one answer names all that have to change.
 
+mod money;
+
 use std::borrow::Cow;
 
 use crate::password;
@@ -19,7 +21,7 @@ pub struct Fields {
 }
 
 impl Fields {
-    fn refuse(
+    pub(super) fn refuse(
         &mut self,
         pointer: &str,
         code: impl Into<Cow<'static, str>>,

@@ -11,13 +11,17 @@ use uuid::Uuid;
 use super::{Columns, bytes};
 use crate::audit::Entry;
 
+/// An address as it is stored.
+pub(super) fn address(address: Option<IpAddr>) -> Option<Vec<u8>> {
+    address.map(|address| match address.to_canonical() {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    })
+}
+
 /// Writes a row.
 pub async fn write(db: &mut MySqlConnection, entry: &Entry) -> Result<(), sqlx::Error> {
     let id = Uuid::now_v7();
-    let address = entry.origin.address.map(|address| match address.to_canonical() {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    });
     sqlx::query(
         "INSERT INTO audit_log (id, at, actor_id, action, target, outcome, detail, request_id, address) \
          VALUES (?, UTC_TIMESTAMP(6), ?, ?, ?, ?, ?, ?, ?)",
@@ -29,7 +33,7 @@ pub async fn write(db: &mut MySqlConnection, entry: &Entry) -> Result<(), sqlx::
     .bind(entry.outcome as u8)
     .bind(entry.detail.to_string())
     .bind(&entry.origin.request_id.as_bytes()[..])
-    .bind(address)
+    .bind(address(entry.origin.address))
     .execute(&mut *db)
     .await?;
     sqlx::query("INSERT INTO audit_unsealed (audit_id) VALUES (?)")

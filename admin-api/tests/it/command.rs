@@ -58,6 +58,52 @@ async fn a_command_is_carried_out_once_and_its_outcome_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn once_there_are_two_admins_the_shell_is_one_person() {
+    let env = Env::new("command-two").await;
+    let processor = start_processor(&env);
+    let account = fixtures::account_id();
+    let run = async |command: &domain::command::BankCommand, more: &[&str]| {
+        let command = serde_json::to_string(command).unwrap();
+        operate::run(&config(&env, &[&["--reason", "first day"], more].concat(), &command)).await
+    };
+    let customer = Owner::Customer(fixtures::user_id());
+    for (id, owner) in [(bank_account_id(EUR), Owner::Bank), (account, customer)] {
+        run(&fixtures::open_account(id, owner, EUR), &[]).await.unwrap();
+    }
+    for (number, status) in [(1_u8, 2_u8), (2, 1)] {
+        let insert = "INSERT INTO users (id, role, status, created_at) VALUES (?, 4, ?, UTC_TIMESTAMP(6))";
+        sqlx::query(insert).bind(vec![number; 16]).bind(status).execute(env.pool()).await.unwrap();
+    }
+    // One active admin: nobody could agree.
+    let large = fixtures::deposit(account, 100_001, EUR);
+    assert_eq!(run(&large, &[]).await.unwrap().outcome, Outcome::Applied);
+    sqlx::query("UPDATE users SET status = 2").execute(env.pool()).await.unwrap();
+    let refused = run(&large, &[]).await.unwrap_err();
+    assert!(matches!(refused, Error::SecondPerson), "{refused}");
+    // What was moved alone today counts, by whatever shell: 1,000.01, then 3 × 1,000.
+    let small = fixtures::deposit(account, 100_000, EUR);
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(run(&small, &[]).await.unwrap().id.to_string());
+    }
+    assert!(matches!(run(&small, &[]).await.unwrap_err(), Error::SecondPerson));
+    // A repetition is no further movement.
+    assert_eq!(run(&small, &["--id", &ids[0]]).await.unwrap().outcome, Outcome::Applied);
+    let limits = domain::command::SetLimits {
+        account,
+        overdraft_minor: 1,
+        payment_max_minor: None,
+        daily_max_minor: None,
+    };
+    let refused = run(&domain::command::BankCommand::SetLimits(limits), &[]).await.unwrap_err();
+    assert!(matches!(refused, Error::SecondPerson));
+    let freeze = domain::command::BankCommand::FreezeAccount { account };
+    assert_eq!(run(&freeze, &[]).await.unwrap().outcome, Outcome::Applied);
+    drop(processor);
+    env.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_command_is_refused_before_it_is_sent() {
     let env = Env::new("no-command").await;
     let account = fixtures::account_id();

@@ -115,13 +115,35 @@ impl Client {
     }
 
     pub(crate) async fn raw(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> Answer {
+        self.raw_with(method, path, &[("content-type", content_type)], body).await
+    }
+
+    /// JSON with further header fields.
+    pub(crate) async fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &Value,
+    ) -> Answer {
+        let headers = [headers, &[("content-type", "application/json")]].concat();
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        self.raw_with(method, path, &headers, body.as_bytes()).await
+    }
+
+    /// A command under an idempotency key.
+    pub(crate) async fn ask(&self, path: &str, key: &str, body: Value) -> Answer {
+        self.request("POST", path, &[("idempotency-key", key)], &body).await
+    }
+
+    async fn raw_with(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         let mut head = format!(
             "{method} {path} HTTP/1.1\r\nhost: bank\r\nconnection: close\r\nx-forwarded-for: {}\r\ncontent-length: {}\r\n",
             self.from,
             body.len()
         );
-        if !body.is_empty() {
-            head.extend(["content-type: ", content_type, "\r\n"]);
+        for (name, value) in headers.iter().filter(|(name, _)| *name != "content-type" || !body.is_empty()) {
+            head.extend([name, ": ", value, "\r\n"]);
         }
         if let Some(token) = &self.token {
             head.extend(["authorization: Bearer ", token, "\r\n"]);

@@ -1,11 +1,14 @@
 //! admin-api on real MySQL and Kafka.
 
 mod analytics;
+mod approvals;
 mod audit;
 mod audit_calls;
 mod audit_chain;
+mod bank;
 mod books;
 mod command;
+mod dead_letters;
 mod evidence;
 mod frame;
 mod guessing;

@@ -56,6 +56,8 @@ ids! {
     VerificationId, VerificationTag, "vrf";
     /// Someone's wish to become a partner.
     ApplicationId, ApplicationTag, "app";
+    /// What needs a second person.
+    ApprovalId, ApprovalTag, "apr";
 }
 
 /// The name space of all derived ids; drawn once, never changed.
