@@ -110,7 +110,7 @@ impl CatchUp {
         }
         let mut connection = self.pool.acquire().await?;
         // When another process was faster with one of them, 1062 has the whole gap looked at again.
-        deliveries::insert(&mut connection, &rows, &[]).await?;
+        deliveries::insert(&mut connection, Uuid::nil(), &rows, &[]).await?;
         self.due.add(endpoint.id, now);
         Ok(rows.len())
     }

@@ -23,7 +23,7 @@ use crate::attempt::{Attempt, ErrorClass, Sender};
 use crate::deliver::LEASE;
 use crate::endpoints::{Endpoint, Endpoints};
 use crate::store::DeliveryKey;
-use crate::store::deliveries::AttemptRow;
+use crate::store::deliveries::{AttemptRow, Outcome};
 use crate::store::notices::{self, PingResult, PingRow};
 use crate::{clock, metrics};
 
@@ -193,5 +193,7 @@ fn row(key: DeliveryKey, number: u8, attempt: &Attempt) -> AttemptRow {
         error_class: attempt.class().map(ErrorClass::as_str),
         excerpt: failure.and_then(|failure| failure.excerpt.clone()),
         refused_by: failure.and_then(|failure| failure.refused_by).map(Refusal::as_str),
+        // Pings are no deliveries of events: nobody counts them.
+        outcome: if failure.is_none() { Outcome::Received } else { Outcome::GivenUp },
     }
 }

@@ -23,7 +23,7 @@ use crate::due::DueBoard;
 use crate::endpoints::{Endpoint, Endpoints, Snapshot};
 use crate::in_progress::InProgress;
 use crate::metrics;
-use crate::store::deliveries::{self, AttemptRow, DeliveryRow};
+use crate::store::deliveries::{self, AttemptRow, DeliveryRow, Outcome};
 use crate::store::endpoint_states::{self, Change, Concerned};
 use crate::store::{DeliveryKey, Status};
 
@@ -181,7 +181,7 @@ impl Recorder {
         rows.sort_unstable_by_key(|row| row.key);
         attempts.sort_unstable_by_key(|row| row.key);
         let mut connection = self.pool.acquire().await?;
-        deliveries::insert(&mut connection, &rows, &attempts).await
+        deliveries::insert(&mut connection, self.owner, &rows, &attempts).await
     }
 
     async fn merge(&self, records: &[&Record]) -> Result<(), sqlx::Error> {
@@ -195,7 +195,7 @@ impl Recorder {
         let merged = async {
             let stored = deliveries::lock(&mut connection, &keys).await?;
             let (new, changed, attempts) = merge(records, &stored, self.owner);
-            deliveries::write_locked(&mut connection, &new, &changed, &attempts).await
+            deliveries::write_locked(&mut connection, self.owner, &new, &changed, &attempts).await
         }
         .await;
         if merged.is_err() {
@@ -360,6 +360,11 @@ fn attempt_row(record: &Record, number: u8) -> Option<AttemptRow> {
         error_class: attempt.error_class,
         excerpt: attempt.excerpt.clone(),
         refused_by: attempt.refused_by,
+        outcome: match record.standing {
+            _ if attempt.succeeded => Outcome::Received,
+            Standing::Dead => Outcome::GivenUp,
+            Standing::Delivered | Standing::Due(_) | Standing::Leased(_) => Outcome::Failed,
+        },
     })
 }
 

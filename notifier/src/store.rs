@@ -1,7 +1,7 @@
 //! All SQL of the notifier.
 //!
 //! Order of locks, within any transaction: `replays`, `endpoint_states`, `notices`, `deliveries`, each by primary key
-//! ascending, then inserts into `attempts`. No transaction spans a request.
+//! ascending, then inserts into `attempts`, then `delivery_counts`. No transaction spans a request.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use domain::histogram;
 use domain::time::Timestamp;
 use runtime::sql::Sql;
 use sqlx::mysql::MySqlConnection;
@@ -13,6 +14,9 @@ use super::{DeliveryKey, Status, execute, fetch, instant, opt_instant, uuid};
 
 /// Rows of one statement: far below `max_allowed_packet` even with an excerpt each.
 pub const ROWS_MAX: usize = 1_000;
+
+/// Rows of a sum, among which processes are spread.
+const COUNT_WRITERS: u8 = 16;
 
 /// A row of `deliveries`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +39,18 @@ pub struct DeliveryRow {
     pub finished_at: Option<Timestamp>,
 }
 
+/// How an attempt ended, as `delivery_counts` counts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Outcome {
+    /// The receiver accepted the event.
+    Received = 1,
+    /// It failed, and another one follows.
+    Failed = 2,
+    /// It failed, and was the last.
+    GivenUp = 3,
+}
+
 /// A row of `attempts`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttemptRow {
@@ -54,6 +70,8 @@ pub struct AttemptRow {
     pub excerpt: Option<Vec<u8>>,
     /// The rule by which the guard refused.
     pub refused_by: Option<&'static str>,
+    /// How it ended: counted, and not stored here.
+    pub outcome: Outcome,
 }
 
 /// Which of the deliveries are recorded, and which endpoints were made or changed at `since` or later, and when.
@@ -86,15 +104,17 @@ pub async fn recorded(
     Ok((found, endpoints))
 }
 
-/// Writes new rows in one transaction. Fails with 1062 when one of them is there already: then the caller merges.
+/// Writes new rows in one transaction, counted as `owner`'s. Fails with 1062 when one of them is there already: then the
+/// caller merges.
 pub async fn insert(
     connection: &mut MySqlConnection,
+    owner: Uuid,
     deliveries: &[DeliveryRow],
     attempts: &[AttemptRow],
 ) -> Result<(), sqlx::Error> {
     let mut sql = Sql::with_capacity(400 + 260 * deliveries.len() + 200 * attempts.len());
     sql.text("START TRANSACTION; ");
-    let mut statements = 2 + push_inserts(&mut sql, deliveries, attempts);
+    let mut statements = 2 + push_inserts(&mut sql, owner, deliveries, attempts);
     sql.text("COMMIT");
     let written = execute(connection, sql.as_str(), statements).await;
     if written.is_err() {
@@ -141,6 +161,7 @@ pub async fn lock(
 /// Writes new rows, rewrites locked ones, and commits what [`lock`] began.
 pub async fn write_locked(
     connection: &mut MySqlConnection,
+    owner: Uuid,
     new: &[DeliveryRow],
     changed: &[DeliveryRow],
     attempts: &[AttemptRow],
@@ -156,7 +177,7 @@ pub async fn write_locked(
         );
         statements += 1;
     }
-    statements += push_inserts(&mut sql, new, attempts);
+    statements += push_inserts(&mut sql, owner, new, attempts);
     sql.text("COMMIT");
     execute(connection, sql.as_str(), statements).await.map(drop)
 }
@@ -167,7 +188,7 @@ pub async fn roll_back(connection: &mut MySqlConnection) {
     let _ = execute(connection, "ROLLBACK", 1).await;
 }
 
-fn push_inserts(sql: &mut Sql, deliveries: &[DeliveryRow], attempts: &[AttemptRow]) -> u64 {
+fn push_inserts(sql: &mut Sql, owner: Uuid, deliveries: &[DeliveryRow], attempts: &[AttemptRow]) -> u64 {
     let mut statements = 0;
     if !deliveries.is_empty() {
         push_deliveries(sql, deliveries);
@@ -177,9 +198,28 @@ fn push_inserts(sql: &mut Sql, deliveries: &[DeliveryRow], attempts: &[AttemptRo
     if !attempts.is_empty() {
         push_attempts(sql, attempts);
         sql.text("; ");
-        statements += 1;
+        push_counts(sql, owner, attempts);
+        sql.text("; ");
+        statements += 2;
     }
     statements
+}
+
+/// Adds attempts to the sums of their hours, so that nobody has to read them to count them.
+fn push_counts(sql: &mut Sql, owner: Uuid, attempts: &[AttemptRow]) {
+    // Whoever shares a row with another process waits for its commit, and does no harm otherwise.
+    let writer = (owner.as_u128() % u128::from(COUNT_WRITERS)) as u8;
+    let mut counts: BTreeMap<(i64, Outcome, u16), u64> = BTreeMap::new();
+    for row in attempts {
+        let step = histogram::step(row.duration_us.into());
+        *counts.entry((row.started_at.seconds() / 3_600, row.outcome, step)).or_default() += 1;
+    }
+    sql.text("INSERT INTO delivery_counts (hour, outcome, step, writer, attempts) VALUES ");
+    sql.list(counts, |sql, ((hour, outcome, step), attempts)| {
+        sql.text("(").int(hour).text(",").int(outcome as u8).text(",").int(step).text(",").int(writer);
+        sql.text(",").int(attempts).text(")");
+    });
+    sql.text(" ON DUPLICATE KEY UPDATE attempts = attempts + VALUES(attempts)");
 }
 
 fn push_deliveries(sql: &mut Sql, rows: &[DeliveryRow]) {

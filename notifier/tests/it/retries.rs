@@ -58,6 +58,13 @@ async fn a_failure_is_retried_after_five_seconds_under_the_same_id() {
             .iter()
             .all(|webhook| webhook.id == events[0].id.to_string() && webhook.verifies_with(&secret))
     );
+    // Counted in the transactions that recorded them: one failed, one was received.
+    let counted: Vec<(u8, u64)> =
+        sqlx::query_as("SELECT outcome, CAST(SUM(attempts) AS UNSIGNED) FROM delivery_counts GROUP BY outcome ORDER BY outcome")
+            .fetch_all(world.env.pool())
+            .await
+            .unwrap();
+    assert_eq!(counted, [(1, 1), (2, 1)]);
     assert_eq!(received[0].body, received[1].body);
     assert_ne!(received[0].headers["webhook-timestamp"], received[1].headers["webhook-timestamp"]);
     let waited = received[1].at - received[0].at;
