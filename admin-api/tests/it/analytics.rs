@@ -468,6 +468,13 @@ async fn a_page_of_figures_reads_sums_alone() {
             numbers(30),
             numbers(300)
         ),
+        "INSERT INTO analytics_outcomes SELECT generation, livemode, 2, bucket DIV 24, kind, currency, outcome, reason, \
+         SUM(commands), SUM(requested_minor), SUM(moved_minor) FROM analytics_outcomes WHERE grain = 1 \
+         GROUP BY generation, livemode, bucket DIV 24, kind, currency, outcome, reason"
+            .to_owned(),
+        "INSERT INTO analytics_latency SELECT generation, 2, bucket DIV 24, step, SUM(commands) FROM analytics_latency \
+         WHERE grain = 1 GROUP BY generation, bucket DIV 24, step"
+            .to_owned(),
         format!("INSERT INTO analytics_days SELECT 1, {first_day} + d.i, 5000 FROM {} d", numbers(30)),
         format!(
             "INSERT INTO delivery_counts SELECT {first_hour} + h.i, 1, 60 + s.i, 0, 100 FROM {} h JOIN {} s",
@@ -485,6 +492,19 @@ async fn a_page_of_figures_reads_sums_alone() {
         last: first + count - 1,
     };
     let (hours, days) = (buckets(Grain::Hour, first_hour, 720), buckets(Grain::Day, first_day, 30));
+    // What a page shows of a month: by day.
+    let began = std::time::Instant::now();
+    let rows = [
+        store::volume(pool, &days).await.unwrap().len(),
+        store::outcomes(pool, &days).await.unwrap().len(),
+        store::latency(pool, &days).await.unwrap().len(),
+        store::top_partners(pool, &days, Some(Currency::EUR), 10).await.unwrap().len(),
+        store::active(pool, &days).await.unwrap().len(),
+        store::calls(pool, &days, None, 1_000).await.unwrap().len(),
+    ];
+    println!("a month by day: {rows:?} rows in {:?}", began.elapsed());
+    assert!(rows[0] <= 31 * 20 && rows[2] <= 31 * 40, "{rows:?}");
+    // The same by hour, which is the most that one answer holds.
     let mut took = Vec::new();
     let began = std::time::Instant::now();
     let mut lap = |what: &'static str, rows: usize| took.push((what, rows, began.elapsed()));
