@@ -123,6 +123,7 @@ impl Counter {
         while !stop.is_cancelled()
             && step(&self.pool, generation.number, &zone, STEP_ROWS).await? == Step::More
         {}
+        while !stop.is_cancelled() && store::calls::step(&self.pool, &zone).await? == Step::More {}
         metrics::analytics_behind(store::behind(&self.pool, generation.number).await?);
         if forgotten.elapsed() >= FORGET_INTERVAL {
             while !stop.is_cancelled() && count::forget(&self.pool, generation.number).await? > 0 {}

@@ -1,5 +1,6 @@
 //! The figures as they are read, and which generation of them is shown. No statement here reads payments.
 
+pub mod calls;
 pub mod count;
 
 use domain::ids::PartnerId;

@@ -427,6 +427,60 @@ async fn figures_are_shown_by_hour_and_day() {
     bank.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_are_counted_once_by_partner() {
+    let bank = Bank::new("admin-calls-count").await;
+    let client = bank.staff("otto@example.com", 2).await.client;
+    let pool = bank.env.pool();
+    let partner = fixtures::insert_partner(pool, fixtures::PartnerRow::default()).await;
+    let count_and_kill = async || {
+        for micros in [100, 2_000, 5_000] {
+            let (pool, zone) = (pool.clone(), TimeZone::get("Europe/Vienna").unwrap());
+            let task = tokio::spawn(async move { store::calls::step(&pool, &zone).await });
+            tokio::time::sleep(std::time::Duration::from_micros(micros)).await;
+            task.abort();
+            let _ = task.await;
+        }
+    };
+    // Far behind what this test's own requests have: a hole counts nothing.
+    for (offset, who, status) in [
+        (1_000_000, Some(partner), 200),
+        (1_000_001, Some(partner), 404),
+        (1_000_003, Some(partner), 503),
+        (1_000_004, None, 401),
+    ] {
+        let mut sql = runtime::sql::Sql::new();
+        sql.text("INSERT INTO api_calls (kafka_partition, kafka_offset, at, service, method, route, status, duration_us, ");
+        sql.text("request_id, partner_id) VALUES (0,")
+            .int(offset)
+            .text(", '2026-11-10 08:15:00', 1, 'GET', '/v1/payments',");
+        sql.int(status).text(", 2000,").uuid(Uuid::now_v7()).text(",");
+        sql.opt_uuid(who.map(|it| it.uuid())).text(")");
+        Books { pool }.run(&sql).await;
+    }
+    bank.sql("UPDATE api_call_positions SET next_offset = 1000004").await;
+    count_and_kill().await;
+    bank.sql("UPDATE api_call_positions SET next_offset = 1000005").await;
+    count_and_kill().await;
+    let window = "from=2026-11-10T08:00:00Z&to=2026-11-10T09:00:00Z&step=hour";
+    let rows = wait_until("all are counted", LONG, async || {
+        let answer = client.get(&format!("/v1/analytics/api-calls?{window}")).await.expect(200).json();
+        let rows = answer["data"].as_array().unwrap().clone();
+        (rows.len() == 2).then_some(rows)
+    })
+    .await;
+    let of = |partner: serde_json::Value, calls: u64, client_errors: u64, server_errors: u64| {
+        serde_json::json!({
+            "start": "2026-11-10T08:00:00.000000Z", "api": "partners", "partner": partner, "calls": calls,
+            "client_errors": client_errors, "server_errors": server_errors, "mean_ms": 2.0
+        })
+    };
+    assert_eq!(rows, [of(partner.to_string().into(), 3, 1, 1), of(serde_json::Value::Null, 1, 1, 0)]);
+    let day = format!("/v1/analytics/api-calls?{}&partner={partner}", window.replace("hour", "day"));
+    assert_eq!(client.get(&day).await.expect(200).json()["data"][0]["calls"], 3);
+    bank.close().await;
+}
+
 /// A page of figures costs as much over ten million payments as over ten: its rows are those of buckets.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_of_figures_reads_sums_alone() {
