@@ -15,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 const AWAY: Duration = Duration::from_secs(20);
 /// Payments a second.
 const RATE: f64 = 100.0;
+/// Calls of the load: whoever waits until a bank is ready calls it, too.
+const PAYMENTS: &str = "service = 1 AND route = '/v1/payments' AND method = 'POST'";
 /// How long loading may take afterwards.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -31,7 +33,7 @@ async fn no_call_is_lost_while_mysql_is_away() {
         ..Options::new("api_calls")
     };
     let system = System::start(servers, options).await.unwrap();
-    let before = calls(&system, "service = 1 AND method = 'POST'").await;
+    let before = calls(&system, PAYMENTS).await;
 
     let stop = CancellationToken::new();
     let load = Load::new("calls", driver_partners(&system), Pace::PerSecond(RATE), Duration::from_secs(120));
@@ -73,7 +75,7 @@ async fn no_call_is_lost_while_mysql_is_away() {
 
     let begun = Instant::now();
     loop {
-        let posted = calls(&system, "service = 1 AND method = 'POST'").await - before;
+        let posted = calls(&system, PAYMENTS).await - before;
         let not_found = calls(&system, "service = 2 AND route = 'other' AND status = 404").await;
         if (posted, not_found) == (paid, asked) {
             break;
