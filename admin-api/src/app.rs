@@ -68,6 +68,10 @@ pub struct Throttles {
     pub user_failures: Throttle<Index>,
     /// Wrong codes of one user. Whoever guesses here has the password already.
     pub code_failures: Throttle<UserId>,
+    /// Requests for mandates that a user named and that were none to answer.
+    pub request_misses: Throttle<UserId>,
+    /// The same from a network, whoever asked.
+    pub network_request_misses: Throttle<IpAddr>,
     /// Registrations and resets that a network asks for.
     pub network_mails: Throttle<IpAddr>,
     /// Mails to one address that anybody asks for.
@@ -86,6 +90,9 @@ impl Throttles {
             user_failures: Throttle::new(20, minutes(1)),
             // 1,000,000 codes of which 3 count: 288 tries a day find one in 1,000 days.
             code_failures: Throttle::new(5, minutes(5)),
+            // 31^8 codes of which a few thousand count: all customers together find one in years.
+            request_misses: Throttle::new(10, minutes(1)),
+            network_request_misses: Throttle::new(50, Duration::from_secs(10)),
             network_mails: Throttle::new(20, Duration::from_secs(30)),
             address_mails: Throttle::new(3, minutes(10)),
         }

@@ -27,6 +27,7 @@ pub mod mail;
 mod metrics;
 pub mod operate;
 pub mod outbox;
+pub mod page;
 pub mod password;
 pub mod personal;
 pub mod problem;

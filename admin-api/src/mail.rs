@@ -52,9 +52,17 @@ enum Way {
     Folder(PathBuf),
 }
 
-/// Where the token of a link leads.
+/// Where the token of a link leads that sets a password.
 pub fn link(base_url: &str, token: &str) -> String {
     format!("{base_url}/set-password?token={token}")
+}
+
+/// Where the token of a mail's link leads.
+fn link_of(kind: MailKind, base_url: &str, token: &str) -> String {
+    match kind {
+        MailKind::ConfirmEmail => format!("{base_url}/confirm-email?token={token}"),
+        _ => link(base_url, token),
+    }
 }
 
 impl Mailer {
@@ -90,7 +98,7 @@ impl Mailer {
         name: &str,
         token: Option<&str>,
     ) -> Result<(), MailError> {
-        let link = token.map(|token| link(&self.base_url, token)).unwrap_or_default();
+        let link = token.map(|token| link_of(kind, &self.base_url, token)).unwrap_or_default();
         let (subject, text) = words(kind, name, &link);
         let message = Message::builder()
             .from(self.from.clone())
@@ -183,6 +191,27 @@ fn words(kind: MailKind, name: &str, link: &str) -> (&'static str, String) {
              session.\n\nIf you did not restore a device from a copy, set a new password."
                 .to_owned(),
         ),
+        MailKind::ConfirmEmail => (
+            "Confirm your new e-mail address",
+            format!(
+                "somebody, probably you, wants to log in to Wired City with this address from now on. Open this link \
+                 within {LINK_MINUTES} minutes:\n\n{link}\n\nIf it was not you, do nothing: without the link nothing \
+                 changes."
+            ),
+        ),
+        MailKind::EmailTaken => (
+            "Somebody wanted to use your e-mail address",
+            "somebody, perhaps you, wanted to use this address for another log-in at Wired City. It is yours already, so \
+             nothing was changed.\n\nIf it was not you, you need not do anything."
+                .to_owned(),
+        ),
+        MailKind::EmailChanged => (
+            "Your e-mail address was changed",
+            "you log in to Wired City with another e-mail address from now on, and get our mails there.\n\n\
+             If it was not you, call us at once."
+                .to_owned(),
+        ),
     };
-    (subject, format!("Hello {name},\n\n{text}\n\nWired City\n"))
+    let greeting = if name.is_empty() { "Hello,".to_owned() } else { format!("Hello {name},") };
+    (subject, format!("{greeting}\n\n{text}\n\nWired City\n"))
 }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::ids::UserId;
 use domain::seal::SealError;
 use sqlx::MySqlPool;
 use tokio::sync::Notify;
@@ -14,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::mail::{LINK_MINUTES, MailError, Mailer};
 use crate::metrics;
-use crate::personal::{Email, Field};
+use crate::personal::{Email, Field, Person};
 use crate::random::Token;
 use crate::roles::UserStatus;
-use crate::store::links::{self, Purpose};
+use crate::store::links::{self, NewAddress, Purpose};
 use crate::store::mails::{self as store, MailKind, MailRow};
 use crate::store::users::{self, UserRow};
 
@@ -106,51 +107,80 @@ impl Outbox {
     }
 
     async fn send(&self, row: &MailRow) -> Result<(), SendError> {
-        let user = users::by_email(&self.pool, &row.email_index).await?;
-        let Some((user, data_key)) =
-            user.and_then(|user| user.data_key_sealed.clone().map(|key| (user, key)))
-        else {
-            return Ok(self.forget(row).await?);
-        };
-        let is_of_use = match row.kind {
-            MailKind::Registration => user.status == UserStatus::Registered,
-            MailKind::RegisteredAlready
-            | MailKind::Reset
-            | MailKind::PasswordChanged
-            | MailKind::SecondFactorChanged
-            | MailKind::SessionEnded => user.status == UserStatus::Active,
-        };
-        if !is_of_use {
-            return Ok(self.forget(row).await?);
+        if let Some(letter) = self.letter(row).await? {
+            let token = self.draw_token(row, &letter).await?;
+            let text = token.as_ref().map(Token::text);
+            self.mailer.send(row.id, letter.kind, &letter.to, &letter.name, text).await?;
+            metrics::mail("sent");
         }
-        let person = self.personal.person(user.id, &data_key)?;
-        let open = |field, sealed: &Option<Vec<u8>>| {
-            sealed.as_ref().map(|sealed| person.open_text(field, sealed)).transpose()
-        };
-        let email = open(Field::Email, &user.email_sealed)?.unwrap_or_default();
-        let email = Email::parse(&email).map_err(SendError::Address)?;
-        let name = open(Field::Name, &user.name_sealed)?.unwrap_or_default();
-        let token = self.draw_token(row, &user).await?;
-        self.mailer.send(row.id, row.kind, &email, &name, token.as_ref().map(Token::text)).await?;
-        metrics::mail("sent");
         Ok(self.forget(row).await?)
     }
 
+    /// What the mail says, and to whom; nothing when it is of no use any more.
+    async fn letter(&self, row: &MailRow) -> Result<Option<Letter>, SendError> {
+        let owner = users::by_email(&self.pool, &row.email_index).await?;
+        let Some((user, sealed)) = &row.other else {
+            let owner = owner.filter(|user| match row.kind {
+                MailKind::Registration => user.status == UserStatus::Registered,
+                _ => user.status == UserStatus::Active,
+            });
+            return Ok(owner.map(|user| self.to_owner(row.kind, &user)).transpose()?.flatten());
+        };
+        let user = users::by_id(&self.pool, *user).await?.filter(|user| user.status == UserStatus::Active);
+        let Some(user) = user else { return Ok(None) };
+        if row.kind == MailKind::ConfirmEmail {
+            let other = owner.filter(|owner| owner.id != user.id && owner.status != UserStatus::Registered);
+            if let Some(owner) = other {
+                let is_active = owner.status == UserStatus::Active;
+                let letter = || self.to_owner(MailKind::EmailTaken, &owner);
+                return Ok(is_active.then(letter).transpose()?.flatten());
+            }
+        }
+        let Some(person) = self.person(&user)? else { return Ok(None) };
+        let to = Email::parse(&person.open_text(Field::Email, sealed)?).map_err(SendError::Address)?;
+        // Nobody knows yet who reads a new address: it is told no name.
+        let name = if row.kind == MailKind::ConfirmEmail { String::new() } else { name(&person, &user)? };
+        Ok(Some(Letter { kind: row.kind, user: user.id, to, name }))
+    }
+
+    fn to_owner(&self, kind: MailKind, user: &UserRow) -> Result<Option<Letter>, SendError> {
+        let (Some(person), Some(sealed)) = (self.person(user)?, &user.email_sealed) else { return Ok(None) };
+        let to = Email::parse(&person.open_text(Field::Email, sealed)?).map_err(SendError::Address)?;
+        Ok(Some(Letter { kind, user: user.id, to, name: name(&person, user)? }))
+    }
+
+    fn person(&self, user: &UserRow) -> Result<Option<Person>, SealError> {
+        user.data_key_sealed.as_deref().map(|key| self.personal.person(user.id, key)).transpose()
+    }
+
     /// The token of the mail's link, valid from now on.
-    async fn draw_token(&self, row: &MailRow, user: &UserRow) -> Result<Option<Token>, sqlx::Error> {
-        let purpose = match row.kind {
+    async fn draw_token(&self, row: &MailRow, letter: &Letter) -> Result<Option<Token>, sqlx::Error> {
+        let purpose = match letter.kind {
             MailKind::Registration => Purpose::Registration,
             MailKind::Reset => Purpose::Reset,
+            MailKind::ConfirmEmail => Purpose::NewAddress,
             MailKind::RegisteredAlready
             | MailKind::PasswordChanged
             | MailKind::SecondFactorChanged
-            | MailKind::SessionEnded => return Ok(None),
+            | MailKind::SessionEnded
+            | MailKind::EmailTaken
+            | MailKind::EmailChanged => return Ok(None),
         };
         let token = Token::draw();
         let mut transaction = self.pool.begin().await?;
         // A newer link is the only one that counts.
-        links::delete_all(&mut transaction, user.id).await?;
-        links::insert(&mut transaction, &token.hash(), user.id, purpose, LINK_MINUTES).await?;
+        links::delete_all(&mut transaction, letter.user).await?;
+        match &row.other {
+            Some((_, sealed)) => {
+                let address = NewAddress { index: row.email_index, sealed: sealed.clone() };
+                let hash = token.hash();
+                links::insert_new_address(&mut transaction, &hash, letter.user, &address, LINK_MINUTES)
+                    .await?;
+            }
+            None => {
+                links::insert(&mut transaction, &token.hash(), letter.user, purpose, LINK_MINUTES).await?;
+            }
+        }
         transaction.commit().await?;
         Ok(Some(token))
     }
@@ -159,4 +189,18 @@ impl Outbox {
         let mut connection = self.pool.acquire().await?;
         store::delete(&mut connection, row.id).await
     }
+}
+
+/// A mail that is of use.
+struct Letter {
+    kind: MailKind,
+    /// Whose link it may carry.
+    user: UserId,
+    to: Email,
+    name: String,
+}
+
+fn name(person: &Person, user: &UserRow) -> Result<String, SealError> {
+    let opened = user.name_sealed.as_ref().map(|sealed| person.open_text(Field::Name, sealed)).transpose()?;
+    Ok(opened.unwrap_or_default())
 }

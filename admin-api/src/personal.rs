@@ -10,6 +10,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use domain::cursor::Cursors;
 use domain::ids::UserId;
 use domain::seal::{KeyEncryptionKey, KeyEncryptionKeys, Place, SealError};
 use domain::secret::HmacKey;
@@ -124,6 +125,16 @@ impl Keys {
             IpAddr::V4(address) => self.index.mac(&[b"address\0", &address.octets()]),
             IpAddr::V6(address) => self.index.mac(&[b"address\0", &address.octets()]),
         }
+    }
+
+    /// Makes and reads the cursors of a list.
+    pub fn cursors(
+        &self,
+        list: &'static str,
+        of: &dyn fmt::Display,
+        filters: &dyn fmt::Debug,
+    ) -> Cursors<'_> {
+        Cursors::new(&self.index, list, of, filters)
     }
 
     /// A new user's data key, and how it is stored.

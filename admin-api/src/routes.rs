@@ -6,11 +6,15 @@ pub mod approvals;
 pub mod audit;
 pub mod auth;
 pub mod commands;
+pub mod consent;
 pub mod dead_letters;
 pub mod documents;
+pub mod email;
 pub mod fields;
+pub mod ledger;
 pub mod me;
 pub mod money;
+pub mod my_money;
 pub mod payments;
 pub mod second_factor;
 pub mod system;
@@ -51,7 +55,7 @@ pub use fields::NAME_CHARS_MAX;
         (name = "analytics", description = "Figures by hour and day"),
         (name = "system", description = "Whether the ledger is whole, and how the parts of the bank are"),
         (name = "audit", description = "Everything that was done: searched, exported, verified"),
-        (name = "accounts", description = "Accounts"),
+        (name = "accounts", description = "Accounts, statements and mandates, as staff see and change them"),
         (name = "money", description = "Money that staff move"),
         (name = "commands", description = "What became of what was asked for"),
         (name = "approvals", description = "What needs a second person"),
@@ -89,6 +93,29 @@ fn documented() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
         .routes(routes!(me::export))
         .routes(routes!(me::list_sessions))
         .routes(routes!(me::end_session))
+        .routes(routes!(email::ask))
+        .routes(routes!(email::confirm))
+        // What customers and staff see of the ledger.
+        .routes(routes!(ledger::accounts::list_own))
+        .routes(routes!(ledger::accounts::read_own))
+        .routes(routes!(ledger::accounts::balance_own))
+        .routes(routes!(ledger::entries::list_own))
+        .routes(routes!(ledger::statement::read_own))
+        .routes(routes!(ledger::mandates::list_own))
+        .routes(routes!(ledger::mandates::read_own))
+        .routes(routes!(my_money::open))
+        .routes(routes!(my_money::transfer))
+        .routes(routes!(consent::read))
+        .routes(routes!(consent::grant))
+        .routes(routes!(consent::decline))
+        .routes(routes!(consent::revoke))
+        .routes(routes!(ledger::accounts::list_all))
+        .routes(routes!(ledger::accounts::read))
+        .routes(routes!(ledger::accounts::balance_of))
+        .routes(routes!(ledger::entries::list_of))
+        .routes(routes!(ledger::statement::read))
+        .routes(routes!(ledger::mandates::list_of_account))
+        .routes(routes!(ledger::mandates::read))
         .routes(routes!(second_factor::begin, second_factor::remove))
         .routes(routes!(second_factor::confirm))
         .routes(routes!(second_factor::renew_recovery_codes))

@@ -8,6 +8,7 @@ pub mod approvals;
 pub mod audit;
 pub mod commands;
 pub mod dead_letters;
+pub mod ledger;
 pub mod links;
 pub mod mails;
 pub mod offsets;
@@ -24,6 +25,8 @@ use domain::time::Timestamp;
 use sqlx::mysql::MySqlRow;
 use sqlx::{Decode, Executor, MySql, MySqlPool, Row, Type};
 use uuid::Uuid;
+
+use crate::personal::Index;
 
 /// Whether MySQL answers.
 pub(crate) async fn ping(pool: &MySqlPool) -> Result<(), sqlx::Error> {
@@ -71,8 +74,20 @@ impl<'r> Columns<'r> {
         Ok(self.take::<Option<i64>>()?.map(Timestamp::from_micros))
     }
 
+    /// A word of a closed set.
+    fn parsed<T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>>(
+        &mut self,
+    ) -> Result<T, sqlx::Error> {
+        self.take::<&str>()?.parse().map_err(|error: T::Err| sqlx::Error::Decode(error.into()))
+    }
+
     fn user(&mut self) -> Result<UserId, sqlx::Error> {
         self.uuid().map(UserId::from_uuid)
+    }
+
+    fn index(&mut self) -> Result<Index, sqlx::Error> {
+        let bytes: Vec<u8> = self.take()?;
+        bytes.try_into().map_err(|_| sqlx::Error::Decode("an index is an HMAC of 32 bytes".into()))
     }
 
     fn text(&mut self) -> Result<Option<String>, sqlx::Error> {

@@ -28,6 +28,7 @@ migrations! {
     6 "0006_people.sql",
     7 "0007_evidence.sql",
     8 "0008_commands.sql",
+    9 "0009_customers.sql",
     11 "0011_audit.sql",
     12 "0012_analytics.sql",
 }

@@ -141,12 +141,12 @@ pub struct Tokens {
     second_factor_missing: bool,
 }
 
-fn accepted() -> (StatusCode, axum::Json<Accepted>) {
+pub(super) fn accepted() -> (StatusCode, axum::Json<Accepted>) {
     (StatusCode::ACCEPTED, axum::Json(Accepted { status: "accepted" }))
 }
 
 /// Bounds what a network may ask mails for; `false`: this address gets no more mails for a while, and nobody is told.
-fn may_mail(app: &App, origin: Origin, email: &Index) -> Result<bool, Problem> {
+pub(super) fn may_mail(app: &App, origin: Origin, email: &Index) -> Result<bool, Problem> {
     if let Some(address) = origin.address {
         let taken = app.throttles.network_mails.try_take(network(address));
         taken.map_err(|wait| Problem::plain(Code::TooManyRequests).retry_after(seconds(wait)))?;
@@ -298,6 +298,7 @@ pub async fn set_password(
         Purpose::Registration => user.status == UserStatus::Registered && user.role == Role::Customer,
         Purpose::Reset => user.status == UserStatus::Active,
         Purpose::Admin => user.status == UserStatus::Registered && user.role == Role::Admin,
+        Purpose::NewAddress => false,
     };
     if !fits || !links::consume(&mut transaction, &token).await? {
         return Err(invalid());

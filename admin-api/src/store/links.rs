@@ -5,6 +5,7 @@ use sqlx::MySqlPool;
 use sqlx::mysql::MySqlConnection;
 
 use super::{Columns, bytes};
+use crate::personal::Index;
 
 /// What a link is for, as `link_tokens.purpose` stores it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,11 +17,14 @@ pub enum Purpose {
     Reset = 2,
     /// Completes the making of an admin on the server.
     Admin = 3,
+    /// Proves a new e-mail address.
+    NewAddress = 4,
 }
 
 impl Purpose {
     fn from_number(number: u8) -> Option<Self> {
-        [Self::Registration, Self::Reset, Self::Admin].into_iter().find(|it| *it as u8 == number)
+        let all = [Self::Registration, Self::Reset, Self::Admin, Self::NewAddress];
+        all.into_iter().find(|it| *it as u8 == number)
     }
 }
 
@@ -43,6 +47,58 @@ pub async fn insert(
     .execute(db)
     .await
     .map(drop)
+}
+
+/// An address that is not, or not any more, the user's.
+#[derive(Debug, Clone)]
+pub struct NewAddress {
+    /// Finds who has it.
+    pub index: Index,
+    /// The address, sealed under the user's data key.
+    pub sealed: Vec<u8>,
+}
+
+/// A link that proves a new address, valid for so many minutes.
+pub async fn insert_new_address(
+    db: &mut MySqlConnection,
+    token: &[u8; 32],
+    user: UserId,
+    address: &NewAddress,
+    minutes: u32,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO link_tokens (token_hash, user_id, purpose, expires_at, email_index, email_sealed) \
+         VALUES (?, ?, ?, UTC_TIMESTAMP(6) + INTERVAL ? MINUTE, ?, ?)",
+    )
+    .bind(&token[..])
+    .bind(bytes(user))
+    .bind(Purpose::NewAddress as u8)
+    .bind(minutes)
+    .bind(&address.index[..])
+    .bind(&address.sealed)
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// Whose new address this link proves, while it counts.
+pub async fn find_new_address(
+    db: &mut MySqlConnection,
+    token: &[u8; 32],
+) -> Result<Option<(UserId, NewAddress)>, sqlx::Error> {
+    let row = sqlx::query(
+        "SELECT user_id, email_index, email_sealed FROM link_tokens \
+         WHERE token_hash = ? AND purpose = ? AND expires_at > UTC_TIMESTAMP(6)",
+    )
+    .bind(&token[..])
+    .bind(Purpose::NewAddress as u8)
+    .fetch_optional(db)
+    .await?;
+    row.map(|row| {
+        let mut columns = Columns::new(&row);
+        Ok((columns.user()?, NewAddress { index: columns.index()?, sealed: columns.take()? }))
+    })
+    .transpose()
 }
 
 /// Whose link this is and what for, while it counts.

@@ -1,11 +1,13 @@
 //! The outbox of mails.
 
+use domain::ids::UserId;
 use sqlx::mysql::MySqlConnection;
 use sqlx::{MySqlExecutor, MySqlPool};
 use uuid::Uuid;
 
-use super::Columns;
+use super::{Columns, bytes};
 use crate::personal::Index;
+use crate::store::links::NewAddress;
 
 /// What a mail tells, as `mails.kind` stores it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,16 +25,33 @@ pub enum MailKind {
     SecondFactorChanged = 5,
     /// A session was ended because its token was seen twice.
     SessionEnded = 6,
+    /// Prove that this new address is yours.
+    ConfirmEmail = 7,
+    /// Somebody else wanted this address, which is yours; told in place of the above.
+    EmailTaken = 8,
+    /// Your address was changed; to the old one.
+    EmailChanged = 9,
 }
 
 impl MailKind {
     fn from_number(number: u8) -> Option<Self> {
         use MailKind::{
-            PasswordChanged, RegisteredAlready, Registration, Reset, SecondFactorChanged, SessionEnded,
+            ConfirmEmail, EmailChanged, EmailTaken, PasswordChanged, RegisteredAlready, Registration, Reset,
+            SecondFactorChanged, SessionEnded,
         };
-        [Registration, RegisteredAlready, Reset, PasswordChanged, SecondFactorChanged, SessionEnded]
-            .into_iter()
-            .find(|kind| *kind as u8 == number)
+        [
+            Registration,
+            RegisteredAlready,
+            Reset,
+            PasswordChanged,
+            SecondFactorChanged,
+            SessionEnded,
+            ConfirmEmail,
+            EmailTaken,
+            EmailChanged,
+        ]
+        .into_iter()
+        .find(|kind| *kind as u8 == number)
     }
 }
 
@@ -43,6 +62,8 @@ pub struct MailRow {
     pub id: Uuid,
     /// To whom.
     pub email_index: Index,
+    /// Whose new or old address that is, sealed, when it is not that of the user who has it.
+    pub other: Option<(UserId, Vec<u8>)>,
     /// What.
     pub kind: MailKind,
     /// How often it was tried.
@@ -63,10 +84,32 @@ pub async fn insert(db: impl MySqlExecutor<'_>, email: &Index, kind: MailKind) -
     .map(drop)
 }
 
+/// A mail to an address that is not, or not any more, the user's.
+pub async fn insert_to(
+    db: &mut MySqlConnection,
+    user: UserId,
+    to: &NewAddress,
+    kind: MailKind,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO mails (id, email_index, kind, created_at, due_at, attempts, user_id, email_sealed) \
+         VALUES (?, ?, ?, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6), 0, ?, ?)",
+    )
+    .bind(&Uuid::now_v7().as_bytes()[..])
+    .bind(&to.index[..])
+    .bind(kind as u8)
+    .bind(bytes(user))
+    .bind(&to.sealed)
+    .execute(db)
+    .await
+    .map(drop)
+}
+
 /// Takes the mails that are due, at most so many; nobody else gets them for `lease_s` seconds.
 pub async fn claim(pool: &MySqlPool, limit: u32, lease_s: u32) -> Result<Vec<MailRow>, sqlx::Error> {
     let rows = sqlx::query(
-        "SELECT id, email_index, kind, attempts FROM mails WHERE due_at <= UTC_TIMESTAMP(6) ORDER BY due_at LIMIT ?",
+        "SELECT id, email_index, kind, attempts, user_id, email_sealed FROM mails \
+         WHERE due_at <= UTC_TIMESTAMP(6) ORDER BY due_at LIMIT ?",
     )
     .bind(limit)
     .fetch_all(pool)
@@ -74,9 +117,11 @@ pub async fn claim(pool: &MySqlPool, limit: u32, lease_s: u32) -> Result<Vec<Mai
     let mut claimed = Vec::with_capacity(rows.len());
     for row in &rows {
         let mut columns = Columns::new(row);
-        let (id, email) = (columns.uuid()?, columns.take::<Vec<u8>>()?);
+        let (id, email_index) = (columns.uuid()?, columns.index()?);
         let kind = columns.named(MailKind::from_number)?;
         let attempts: u8 = columns.take()?;
+        let user = columns.opt_uuid()?.map(UserId::from_uuid);
+        let other = user.zip(columns.take::<Option<Vec<u8>>>()?);
         // Whoever counts up first has it.
         let done = sqlx::query(
             "UPDATE mails SET attempts = attempts + 1, due_at = UTC_TIMESTAMP(6) + INTERVAL ? SECOND \
@@ -88,9 +133,7 @@ pub async fn claim(pool: &MySqlPool, limit: u32, lease_s: u32) -> Result<Vec<Mai
         .execute(pool)
         .await?;
         if done.rows_affected() == 1 {
-            let email_index =
-                email.try_into().map_err(|_| sqlx::Error::Decode("email_index is no HMAC".into()))?;
-            claimed.push(MailRow { id, email_index, kind, attempts });
+            claimed.push(MailRow { id, email_index, other, kind, attempts });
         }
     }
     Ok(claimed)

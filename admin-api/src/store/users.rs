@@ -9,6 +9,7 @@ use sqlx::{MySqlExecutor, MySqlPool};
 use super::{Columns, bytes};
 use crate::personal::Index;
 use crate::roles::{Role, UserStatus};
+use crate::store::links::NewAddress;
 
 const COLUMNS: &str = "SELECT id, role, status, data_key_sealed, email_sealed, name_sealed, phone_sealed, \
      address_sealed, password_hash, totp_sealed, totp_confirmed_at IS NOT NULL, totp_step, \
@@ -144,6 +145,31 @@ pub async fn set_password(db: &mut MySqlConnection, id: UserId, hash: &str) -> R
         .bind(hash)
         .bind(UserStatus::Active as u8)
         .bind(bytes(id))
+        .execute(db)
+        .await
+        .map(drop)
+}
+
+/// Replaces the address and what finds it. A duplicate: somebody else has it.
+pub async fn set_email(
+    db: &mut MySqlConnection,
+    id: UserId,
+    address: &NewAddress,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE users SET email_index = ?, email_sealed = ? WHERE id = ?")
+        .bind(&address.index[..])
+        .bind(&address.sealed)
+        .bind(bytes(id))
+        .execute(db)
+        .await
+        .map(drop)
+}
+
+/// Deletes a registration that nobody completed.
+pub async fn delete(db: &mut MySqlConnection, id: UserId) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM users WHERE id = ? AND status = ?")
+        .bind(bytes(id))
+        .bind(UserStatus::Registered as u8)
         .execute(db)
         .await
         .map(drop)

@@ -51,6 +51,7 @@ async fn router_and_document_do_not_differ() {
                 "/v1/auth/passwords",
                 "/v1/auth/login",
                 "/v1/auth/refresh",
+                "/v1/auth/email-confirmations",
                 "/v1/health",
                 "/v1/openapi.json",
                 "/.well-known/jwks.json",

@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use testkit::fixtures;
 
+use crate::customers::request;
 use crate::harness::{Bank, Client, Somebody};
+use crate::teller::{mandate_row, rows_of, user};
 
 /// Who calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +78,28 @@ const MATRIX: &[(&str, &str, May)] = &[
     ("delete", "/v1/me", May::Customer),
     ("post", "/v1/me/password", May::Person),
     ("post", "/v1/me/exports", May::Person),
+    ("post", "/v1/auth/email-confirmations", May::Anybody),
+    ("post", "/v1/me/email", May::Person),
+    ("get", "/v1/me/accounts", May::Customer),
+    ("get", "/v1/me/accounts/{id}", May::Customer),
+    ("get", "/v1/me/accounts/{id}/balance", May::Customer),
+    ("get", "/v1/me/accounts/{id}/entries", May::Customer),
+    ("get", "/v1/me/accounts/{id}/statement.csv", May::Customer),
+    ("get", "/v1/me/mandates", May::Customer),
+    ("get", "/v1/me/mandates/{id}", May::Customer),
+    ("post", "/v1/me/accounts", May::Customer),
+    ("post", "/v1/me/transfers", May::Customer),
+    ("get", "/v1/me/mandate-requests/{id}", May::Customer),
+    ("post", "/v1/me/mandate-requests/{id}/grant", May::Customer),
+    ("post", "/v1/me/mandate-requests/{id}/decline", May::Customer),
+    ("post", "/v1/me/mandates/{id}/revoke", May::Customer),
+    ("get", "/v1/accounts", May::Reader),
+    ("get", "/v1/accounts/{id}", May::Reader),
+    ("get", "/v1/accounts/{id}/balance", May::Reader),
+    ("get", "/v1/accounts/{id}/entries", May::Reader),
+    ("get", "/v1/accounts/{id}/statement.csv", May::Reader),
+    ("get", "/v1/accounts/{id}/mandates", May::Reader),
+    ("get", "/v1/mandates/{id}", May::Reader),
     ("get", "/v1/me/sessions", May::LoggedIn),
     ("delete", "/v1/me/sessions/{id}", May::LoggedIn),
     ("post", "/v1/me/second-factor", May::Enrolling),
@@ -131,9 +155,10 @@ const MATRIX: &[(&str, &str, May)] = &[
 ];
 
 /// Whether a body is needed for more than being let in: an empty one is 400, which is no refusal.
-fn body(path: &str, digest: &Value) -> Option<Value> {
+fn body(path: &str, World { digest, own_account, .. }: &World) -> Option<Value> {
     let mut body = json!({"reason": "walking the matrix"});
     match path {
+        path if path.ends_with("/grant") => body = json!({ "account": own_account }),
         path if path.ends_with("/limits") => body["overdraft"] = json!("0.00"),
         path if path.ends_with("/approve") => body["digest"] = digest.clone(),
         path if path.contains("{id}") && !path.contains("/sessions/") => {}
@@ -145,6 +170,8 @@ fn body(path: &str, digest: &Value) -> Option<Value> {
 /// What the walk finds: an account, a command on it by staff, what always has the same digest, and a dead letter.
 struct World {
     account: String,
+    /// Of who walks.
+    own_account: String,
     command: String,
     digest: Value,
     asker: Somebody,
@@ -175,7 +202,8 @@ impl World {
         let freeze = format!("/v1/accounts/{account}/freeze");
         let command = asker.client.request("POST", &freeze, &headers, &why).await.expect(202).json();
         let command = command["id"].as_str().unwrap().to_owned();
-        let mut world = Self { account: account.to_string(), command, digest: Value::Null, asker };
+        let (account, own_account) = (account.to_string(), String::new());
+        let mut world = Self { account, own_account, command, digest: Value::Null, asker };
         let client = world.asker.client.clone();
         world.digest = world.approval(bank, &client).await["digest"].clone();
         world
@@ -203,7 +231,7 @@ impl World {
             vec![(own.to_owned(), is_there), (unknown, false), ("usr_nonsense".to_owned(), false)]
         };
         Some(match path {
-            path if path.contains("/accounts/{id}") => ids(&self.account, true, "acct"),
+            path if path.starts_with("/v1/accounts/{id}") => ids(&self.account, true, "acct"),
             // Staff see all commands, customers their own.
             path if path.contains("/commands/{id}") => {
                 ids(&self.command, !matches!(who, Who::Nobody | Who::Customer), "chg")
@@ -244,9 +272,14 @@ async fn every_route_lets_in_whom_the_matrix_names() {
     assert_eq!(listed, documented, "every route has its row, and every row its route");
     assert_eq!(listed.len(), MATRIX.len());
 
-    let world = World::new(&bank).await;
+    let mut world = World::new(&bank).await;
     let foreign = bank.customer("foreign@example.com").await;
     let foreign_session = session_of(&foreign).await;
+    let partner = fixtures::insert_partner(bank.env.pool(), fixtures::PartnerRow::default()).await;
+    let foreign_account = rows_of(&bank, user(&foreign), 1).await;
+    let foreign_mandate = mandate_row(&bank, partner, foreign_account).await.to_string();
+    let foreign_account = foreign_account.to_string();
+    let request = request(&bank, partner, "K7M2XQ9P", 900).await.to_string();
     let unknown = "usr_00000000000000000000000001";
     let payment = crate::books::Row::new(0, "2026-11-01T12:00:00Z");
     crate::books::Books { pool: bank.env.pool() }.insert(&payment).await;
@@ -256,6 +289,10 @@ async fn every_route_lets_in_whom_the_matrix_names() {
         let (last, first): (Vec<_>, Vec<_>) =
             MATRIX.iter().partition(|(method, path, _)| ends_session(method, path));
         let caller = call_in(&bank, who, "walker").await;
+        let owner = caller.as_ref().map_or_else(fixtures::user_id, user);
+        let account = rows_of(&bank, owner, 1).await;
+        let mandate = mandate_row(&bank, partner, account).await.to_string();
+        world.own_account = account.to_string();
         let foreign_ids = last.iter().filter(|(_, path, _)| path.contains("{id}"));
         for (method, path, may) in first.iter().chain(foreign_ids).copied() {
             let own = caller.as_ref().map_or(unknown, |it| it.id.as_str());
@@ -287,6 +324,23 @@ async fn every_route_lets_in_whom_the_matrix_names() {
                     ("ses_nonsense", false),
                     (own, false),
                 ],
+                path if path.contains("/me/accounts/{id}") => &[
+                    (&world.own_account, true),
+                    (&foreign_account, false),
+                    ("acct_00000000000000000000000007", false),
+                    ("acct_nonsense", false),
+                    (&mandate, false),
+                ],
+                path if path.contains("/mandates/{id}") => &[
+                    (&mandate, true),
+                    // Customers see their own, staff all.
+                    (&foreign_mandate, !path.starts_with("/v1/me")),
+                    ("mdt_00000000000000000000000007", false),
+                    (&world.own_account, false),
+                ],
+                path if path.contains("/mandate-requests/{id}") => {
+                    &[("K7M2-XQ9P", true), (&request, true), (&mandate, false), ("nonsense", false)]
+                }
                 path => {
                     assert!(!path.contains("{id}"), "the walk does not know what {path} is about");
                     &[("", true)]
@@ -351,7 +405,7 @@ async fn walk(
     let key = uuid::Uuid::now_v7().to_string();
     // What is asked for need not be decided.
     let headers = [("idempotency-key", key.as_str()), ("prefer", "respond-async")];
-    let body = body(path, &world.digest).unwrap_or_default();
+    let body = body(path, world).unwrap_or_default();
     let answer = client.request(&method.to_uppercase(), &target, &headers, &body).await;
     let what = format!("{who:?} {method} {target}: {} {}", answer.status, answer.body);
     assert!(answer.status < 500, "{what}");

@@ -3,6 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use crate::codes::codes;
+use crate::time::Timestamp;
 
 codes! {
     /// How often a mandate may be used.
@@ -32,6 +33,25 @@ codes! {
     }
 }
 
+impl MandateStatus {
+    /// Where a mandate or a request for one stands at `now`: what has come to its time is told so before the ledger
+    /// knows. `stored` is the ledger's; a request that it does not know may be answered until `answer_by`.
+    pub fn at(
+        stored: Option<Self>,
+        expires_at: Option<Timestamp>,
+        answer_by: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Self {
+        let passed = |time: Option<Timestamp>| time.is_some_and(|time| time <= now);
+        match stored {
+            Some(Self::Active) if passed(expires_at) => Self::Expired,
+            Some(status) => status,
+            None if passed(answer_by) => Self::Expired,
+            None => Self::Pending,
+        }
+    }
+}
+
 /// The letters and digits of a code: none that is taken for another one.
 const CODE_ALPHABET: &[u8; 31] = b"23456789ABCDEFGHJKMNPQRSTUVWXYZ";
 const CODE_CHARS: usize = 8;
@@ -46,6 +66,19 @@ pub fn request_code(mut random: u64) -> String {
             char::from(CODE_ALPHABET[index])
         })
         .collect()
+}
+
+/// Whether a text could be a code, however a person entered it.
+pub fn is_request_code(text: &str) -> bool {
+    let plain =
+        text.bytes().filter(|byte| !matches!(byte, b' ' | b'-')).map(|byte| byte.to_ascii_uppercase());
+    // What is too long is not read to its end.
+    let (mut chars, mut known) = (0, true);
+    for byte in plain.take(CODE_CHARS + 1) {
+        chars += 1;
+        known &= CODE_ALPHABET.contains(&byte);
+    }
+    known && chars == CODE_CHARS
 }
 
 /// What is stored of a code: SHA-256 of it in capitals, without the spaces and hyphens that a person may enter.
@@ -74,5 +107,11 @@ mod tests {
         assert_eq!(request_code_hash("ABCD2345"), request_code_hash("abcd-2345"));
         assert_eq!(request_code_hash("ABCD2345"), request_code_hash(" ABCD 2345 "));
         assert_ne!(request_code_hash("ABCD2345"), request_code_hash("ABCD2346"));
+        for code in ["ABCD2345", "abcd-2345", " ABCD 2345 "] {
+            assert!(is_request_code(code), "{code}");
+        }
+        for text in ["", "ABCD234", "ABCD23456", "ABCD234O", "ABCD234é"] {
+            assert!(!is_request_code(text), "{text}");
+        }
     }
 }

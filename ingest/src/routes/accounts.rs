@@ -11,6 +11,7 @@ use axum::extract::{Path, State};
 use domain::account::Direction;
 use domain::ids::{AccountId, PaymentId};
 use domain::money::{Currency, decimal_text};
+use domain::past::Search;
 use domain::payment::PaymentKind;
 use domain::time::Timestamp;
 use serde::Serialize;
@@ -25,7 +26,7 @@ use crate::query::{Query, invalid_cursor};
 use crate::read;
 use crate::signed::{Balances, Caller, Signed};
 use crate::store::accounts::{self as store, AccountRow};
-use crate::store::statements::{self, EntryRow, Range, Search};
+use crate::store::statements::{self, EntryRow, Range};
 
 /// An entry of a statement.
 #[derive(Debug, Serialize, ToSchema)]

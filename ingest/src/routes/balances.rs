@@ -10,6 +10,7 @@ use axum::extract::{Path, State};
 use domain::account::AccountStatus;
 use domain::ids::AccountId;
 use domain::money::{Currency, decimal_text};
+use domain::past::{Past, Search};
 use domain::time::Timestamp;
 use serde::Serialize;
 
@@ -22,7 +23,7 @@ use crate::query::Query;
 use crate::read;
 use crate::signed::{Balances, Caller, Signed, now};
 use crate::store::accounts::{self as store, AccountRow};
-use crate::store::statements::{Search, past};
+use crate::store::statements::past;
 
 /// All accounts.
 #[derive(Debug, Serialize)]
@@ -125,7 +126,7 @@ async fn balances(
     let searches: Vec<_> =
         rows.iter().map(|row| Search { account: row.id, version: row.version, at }).collect();
     let found = read::within(app, caller.request_id, past(&app.reads, &searches)).await?;
-    let balance = |(row, past): (AccountRow, crate::store::statements::Past)| Balance {
+    let balance = |(row, past): (AccountRow, Past)| Balance {
         account: row.id,
         currency: row.currency,
         balance: decimal_text(past.balance_minor, row.currency),

@@ -46,13 +46,7 @@ pub struct MandateRow {
 impl MandateRow {
     /// Where it stands at `now`. What has come to its time is told so before the ledger knows.
     pub fn status_at(&self, now: Timestamp) -> MandateStatus {
-        let passed = |time: Option<Timestamp>| time.is_some_and(|time| time <= now);
-        match self.status {
-            Some(MandateStatus::Active) if passed(self.expires_at) => MandateStatus::Expired,
-            Some(status) => status,
-            None if passed(self.answer_by) => MandateStatus::Expired,
-            None => MandateStatus::Pending,
-        }
+        MandateStatus::at(self.status, self.expires_at, self.answer_by, now)
     }
 
     fn of(row: &MySqlRow) -> Result<Self, StoreError> {

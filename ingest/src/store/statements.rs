@@ -3,6 +3,7 @@
 
 use domain::account::Direction;
 use domain::ids::{AccountId, PartnerId, PaymentId};
+use domain::past::{Looking, Past, Search};
 use domain::payment::PaymentKind;
 use domain::time::Timestamp;
 use runtime::sql::Sql;
@@ -10,74 +11,23 @@ use sqlx::{Executor, MySqlConnection, MySqlPool};
 
 use super::{Columns, StoreError};
 
-/// Versions that one round of a search looks at: a million entries take five rounds, a round a millisecond or less.
-const PIVOTS: u64 = 16;
-
-/// Looks for the state of one account at one instant.
-#[derive(Debug, Clone, Copy)]
-pub struct Search {
-    /// The account.
-    pub account: AccountId,
-    /// Its last version.
-    pub version: u64,
-    /// The instant, inclusive.
-    pub at: Timestamp,
-}
-
-/// The last entry up to an instant: its version and the balance after it; zeros before the first.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Past {
-    /// The version.
-    pub version: u64,
-    /// Minor units.
-    pub balance_minor: i64,
-}
-
-/// A search in progress: the entry `found` is not later than the instant, those behind `last` are.
-struct Open {
-    search: Search,
-    found: Past,
-    last: u64,
-}
-
-impl Open {
-    /// Versions that part what is left into equal pieces; the last of them is `last` itself.
-    fn pivots(&self) -> impl Iterator<Item = u64> + use<> {
-        let (found, left) = (self.found.version, self.last - self.found.version);
-        let pieces = left.min(PIVOTS);
-        // Exact: `left` is a count of entries, far below 2^60.
-        (1..=pieces).map(move |piece| found + left * piece / pieces)
-    }
-
-    fn take(&mut self, version: u64, balance_minor: i64, entered_at: Timestamp) {
-        if entered_at <= self.search.at {
-            if version > self.found.version {
-                self.found = Past { version, balance_minor };
-            }
-        } else {
-            self.last = self.last.min(version - 1);
-        }
-    }
-}
-
 /// The state of each account at its instant, all in the same rounds.
 pub async fn past(pool: &MySqlPool, searches: &[Search]) -> Result<Vec<Past>, StoreError> {
-    let open = |search: &Search| Open { search: *search, found: Past::default(), last: search.version };
-    let mut searches: Vec<Open> = searches.iter().map(open).collect();
+    let mut searches: Vec<Looking> = searches.iter().copied().map(Looking::begin).collect();
     if searches.is_empty() {
         return Ok(Vec::new());
     }
     let mut connection = pool.acquire().await?;
-    while searches.iter().any(|search| search.found.version < search.last) {
+    while searches.iter().any(Looking::is_open) {
         round(&mut connection, &mut searches).await?;
     }
     Ok(searches.into_iter().map(|search| search.found).collect())
 }
 
-async fn round(connection: &mut MySqlConnection, searches: &mut [Open]) -> Result<(), StoreError> {
+async fn round(connection: &mut MySqlConnection, searches: &mut [Looking]) -> Result<(), StoreError> {
     let mut sql = Sql::with_capacity(searches.len() * 320);
     let mut is_first = true;
-    for (index, search) in searches.iter().enumerate().filter(|(_, it)| it.found.version < it.last) {
+    for (index, search) in searches.iter().enumerate().filter(|(_, it)| it.is_open()) {
         sql.text(if is_first { "SELECT " } else { " UNION ALL SELECT " });
         is_first = false;
         sql.int(index as i64)
@@ -182,55 +132,4 @@ pub async fn entries(
             })
         })
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use uuid::Uuid;
-
-    /// Plays the rounds on entries that were entered at these times, and counts them.
-    fn play(times: &[i64], at: i64) -> (Past, usize) {
-        let account = AccountId::from_uuid(Uuid::from_u128(1));
-        let search = Search { account, version: times.len() as u64, at: Timestamp::from_micros(at) };
-        let mut open = Open { search, found: Past::default(), last: times.len() as u64 };
-        let mut rounds = 0;
-        while open.found.version < open.last {
-            let pivots: Vec<_> = open.pivots().collect();
-            assert!(
-                pivots.len() <= PIVOTS as usize && pivots.is_sorted() && pivots.last() == Some(&open.last)
-            );
-            for version in pivots {
-                let entered_at = Timestamp::from_micros(times[version as usize - 1]);
-                open.take(version, version as i64 * 10, entered_at);
-            }
-            rounds += 1;
-        }
-        (open.found, rounds)
-    }
-
-    #[test]
-    fn the_last_entry_up_to_the_instant_is_found() {
-        for count in [0, 1, 2, 3, 15, 16, 17, 100, 257] {
-            // Several entries at one time, as one batch makes them.
-            let times: Vec<i64> = (0..count).map(|index| 10 + index / 3 * 10).collect();
-            for at in 0..=10 + count * 4 {
-                let expected = times.iter().filter(|time| **time <= at).count() as u64;
-                let (found, _) = play(&times, at);
-                assert_eq!(
-                    found,
-                    Past { version: expected, balance_minor: expected as i64 * 10 },
-                    "{count} {at}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn a_million_entries_take_few_rounds() {
-        let times: Vec<i64> = (1..=1_000_000).collect();
-        for at in [0, 1, 499_999, 777_777, 999_999, 1_000_000] {
-            assert!(play(&times, at).1 <= 6);
-        }
-    }
 }
