@@ -38,7 +38,7 @@ pub struct EmailChange {
 /// The link of a mail.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Confirmation {
+pub struct EmailConfirmation {
     /// The `token` of the link.
     #[schema(example = "4Tn0XhR0pVf0wYb1m2Jd1c3q8rXk9u7s6o5n4v3w2x1")]
     token: String,
@@ -87,7 +87,7 @@ pub async fn ask(
 /// With the token of the link that was mailed there. From then on the user logs in with it; the old address is told.
 #[utoipa::path(
     post, path = "/v1/auth/email-confirmations", tag = "auth", operation_id = "confirm_email",
-    request_body(content = Confirmation, example = json!({"token": "4Tn0XhR0pVf0wYb1m2Jd1c3q8rXk9u7s6o5n4v3w2x1"})),
+    request_body(content = EmailConfirmation, example = json!({"token": "4Tn0XhR0pVf0wYb1m2Jd1c3q8rXk9u7s6o5n4v3w2x1"})),
     responses(
         (status = 204, description = "The address is changed"),
         (status = 409, description = "Somebody has the address meanwhile", body = ProblemShape, content_type = "application/problem+json"),
@@ -97,7 +97,7 @@ pub async fn ask(
 pub async fn confirm(
     State(app): State<Arc<App>>,
     Visitor(origin): Visitor,
-    Json(body): Json<Confirmation>,
+    Json(body): Json<EmailConfirmation>,
 ) -> Result<StatusCode, Problem> {
     let invalid = || Problem::plain(Code::LinkInvalid);
     let taken = || Problem::new(Code::Conflict, "somebody has this address already");
