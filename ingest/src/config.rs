@@ -69,6 +69,10 @@ pub struct Config {
     /// with it.
     #[arg(long, env = "WIRED_KEYS_AGE_MAX_S", default_value_t = 3_600)]
     pub keys_age_max_s: u64,
+    /// Milliseconds between two writes of when keys were last used. Lower shows a use earlier, for a row written for
+    /// each key that was used meanwhile.
+    #[arg(long, env = "WIRED_KEY_USES_INTERVAL_MS", default_value_t = 60_000)]
+    pub key_uses_interval_ms: u64,
     /// Milliseconds that a payment waits to learn whether its idempotency key was used. Lower answers an early
     /// retry with 202 instead of the outcome more often (never with a second payment); higher lets a slow MySQL
     /// hold up payments.

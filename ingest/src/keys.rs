@@ -3,16 +3,18 @@
 //! A request never asks MySQL for its key: an unknown one would cost a query and tell by its time that it is
 //! unknown. While MySQL is away the last load counts for an hour; after that, and before the first load, nothing
 //! can be verified (`keys_unavailable`). A key that cannot be opened is left out and logged: it harms its partner
-//! alone. Rate limits and counts of waiters live with the partner and survive a load.
+//! alone. Rate limits and counts of waiters live with the partner and survive a load, and so does when a key was last
+//! used, which [`crate::key_uses`] tells MySQL.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwapOption, Guard};
 use domain::ids::{KeyId, PartnerId};
+pub use domain::scope::Scope;
 use domain::seal::{KeyEncryptionKeys, Place};
 use domain::secret::HmacKey;
 use domain::time::Timestamp;
@@ -30,49 +32,13 @@ use crate::store::keys::{self as store, KeyRow};
 /// A load that takes longer has met a server that hangs.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a key may be used for: a bit of `api_keys.scopes`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
-    /// Make and read payments.
-    Payments = 1,
-    /// Give money back.
-    Refunds = 2,
-    /// Move money between the own accounts.
-    Transfers = 4,
-    /// Move money to accounts of others; on top of `transfers`.
-    TransfersOut = 8,
-    /// Ask customers for mandates.
-    Mandates = 16,
-    /// Read the own balances.
-    Balances = 32,
-    /// Read the event log.
-    Events = 64,
-    /// Manage endpoints and their deliveries.
-    Endpoints = 128,
-}
-
-impl Scope {
-    /// The word in the documentation.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Payments => "payments",
-            Self::Refunds => "refunds",
-            Self::Transfers => "transfers",
-            Self::TransfersOut => "transfers_out",
-            Self::Mandates => "mandates",
-            Self::Balances => "balances",
-            Self::Events => "events",
-            Self::Endpoints => "endpoints",
-        }
-    }
-}
-
 /// Who signs requests.
 pub struct Partner {
     /// The partner.
     pub id: PartnerId,
     /// `false` for a test partner.
     pub livemode: bool,
+    active: AtomicBool,
     requests_per_second: u32,
     limiter: DefaultDirectRateLimiter,
     waiters: AtomicU32,
@@ -85,7 +51,13 @@ impl Partner {
     pub fn new(id: PartnerId, livemode: bool, requests_per_second: u32) -> Self {
         let rate = NonZeroU32::new(requests_per_second).unwrap_or(NonZeroU32::MIN);
         let limiter = RateLimiter::direct(Quota::per_second(rate));
-        Self { id, livemode, requests_per_second, limiter, waiters: AtomicU32::new(0), turn: Arc::default() }
+        let (active, waiters) = (AtomicBool::new(true), AtomicU32::new(0));
+        Self { id, livemode, active, requests_per_second, limiter, waiters, turn: Arc::default() }
+    }
+
+    /// `false` while the partner is suspended, or not active yet. What that means for money the processor decides.
+    pub fn is_active(&self) -> bool {
+        self.active.load(Ordering::Relaxed)
     }
 
     /// Counts a request; `Err` has the whole seconds after which the next is allowed.
@@ -133,9 +105,22 @@ pub struct ApiKey {
     scopes: u32,
     revoked_at: Option<Timestamp>,
     sealed: Vec<u8>,
+    uses: Arc<Uses>,
+}
+
+/// When a key was last used, and what of it MySQL knows; microseconds since 1970.
+#[derive(Debug, Default)]
+struct Uses {
+    last: AtomicI64,
+    written: AtomicI64,
 }
 
 impl ApiKey {
+    /// It signed a request.
+    pub fn used(&self, now: Timestamp) {
+        self.uses.last.fetch_max(now.micros(), Ordering::Relaxed);
+    }
+
     /// Whether it may be used for this.
     pub const fn allows(&self, scope: Scope) -> bool {
         self.scopes & scope as u32 != 0
@@ -178,6 +163,29 @@ impl KeyRing {
         let guard = self.current.load();
         let fresh = guard.as_ref().is_some_and(|keys| keys.loaded_at.elapsed() <= self.age_max);
         fresh.then_some(guard)
+    }
+
+    /// Keys that were used since MySQL was told, with when.
+    pub fn unwritten_uses(&self) -> Vec<(KeyId, Timestamp)> {
+        let current = self.current.load();
+        let keys = current.iter().flat_map(|keys| keys.by_id.values());
+        keys.filter_map(|key| {
+            let last = key.uses.last.load(Ordering::Relaxed);
+            let is_new = last > key.uses.written.load(Ordering::Relaxed);
+            is_new.then(|| (key.id, Timestamp::from_micros(last)))
+        })
+        .collect()
+    }
+
+    /// MySQL knows of these uses.
+    pub fn uses_written(&self, uses: &[(KeyId, Timestamp)]) {
+        let current = self.current.load();
+        let Some(keys) = current.as_ref() else { return };
+        for (key, at) in uses {
+            if let Some(key) = keys.by_id.get(&key.to_string()) {
+                key.uses.written.fetch_max(at.micros(), Ordering::Relaxed);
+            }
+        }
     }
 
     /// Loads all keys until `stop`.
@@ -238,8 +246,10 @@ impl KeyRing {
                 })
                 .or_insert_with(|| Arc::new(Partner::new(row.partner, row.livemode, row.requests_per_second)))
                 .clone();
+            partner.active.store(row.active, Ordering::Relaxed);
             let text = row.id.to_string();
             let known = before.and_then(|keys| keys.get(&text)).filter(|key| key.sealed == row.secret_sealed);
+            let uses = known.map(|key| key.uses.clone()).unwrap_or_default();
             let hmac = match known {
                 Some(key) => key.hmac.clone(),
                 None => match self.open(row.id.uuid(), &row.secret_sealed) {
@@ -251,7 +261,7 @@ impl KeyRing {
                 },
             };
             let KeyRow { id, scopes, revoked_at, secret_sealed: sealed, .. } = row;
-            by_id.insert(text, ApiKey { id, partner, hmac, scopes, revoked_at, sealed });
+            by_id.insert(text, ApiKey { id, partner, hmac, scopes, revoked_at, sealed, uses });
         }
         self.current.store(Some(Arc::new(Keys { by_id, loaded_at })));
     }
@@ -283,6 +293,7 @@ mod tests {
             scopes: Scope::Payments as u32,
             revoked_at: None,
             livemode: true,
+            active: true,
             requests_per_second,
         }
     }
@@ -308,6 +319,39 @@ mod tests {
         assert!(partner(2).unwrap().allow().is_err(), "a load does not fill the bucket");
         ring.replace(vec![row(&kek, 2, 5)], Instant::now());
         assert!(partner(2).unwrap().allow().is_ok(), "a new rate begins anew");
+    }
+
+    #[test]
+    fn a_suspension_is_seen_by_whoever_holds_the_partner() {
+        let (ring, kek) = ring(Duration::from_secs(60));
+        ring.replace(vec![row(&kek, 1, 2)], Instant::now());
+        let partner = ring.load().unwrap().as_ref().unwrap().get(&text(1)).unwrap().partner.clone();
+        assert!(partner.is_active());
+        ring.replace(vec![KeyRow { active: false, ..row(&kek, 1, 2) }], Instant::now());
+        assert!(!partner.is_active(), "with its limiter, the partner is the same");
+    }
+
+    #[test]
+    fn a_use_is_told_once_and_survives_a_load() {
+        let (ring, kek) = ring(Duration::from_secs(60));
+        let rows = || vec![row(&kek, 1, 2), row(&kek, 2, 2)];
+        ring.replace(rows(), Instant::now());
+        let at = Timestamp::from_micros;
+        let used = |key, micros| {
+            ring.load().unwrap().as_ref().unwrap().get(&text(key)).unwrap().used(at(micros));
+        };
+        assert_eq!(ring.unwritten_uses(), []);
+        used(1, 7);
+        used(1, 5);
+        ring.replace(rows(), Instant::now());
+        let uses = ring.unwritten_uses();
+        assert_eq!(uses, [(KeyId::from_uuid(Uuid::from_u128(1)), at(7))], "the clock that is ahead counts");
+        // Used while the last use was written.
+        used(1, 9);
+        ring.uses_written(&uses);
+        assert_eq!(ring.unwritten_uses().len(), 1);
+        ring.uses_written(&ring.unwritten_uses());
+        assert_eq!(ring.unwritten_uses(), []);
     }
 
     #[test]

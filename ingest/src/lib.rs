@@ -14,6 +14,7 @@ pub mod calls;
 pub mod config;
 pub mod fields;
 pub mod json;
+pub mod key_uses;
 pub mod keys;
 pub mod lag;
 pub mod lookup;
@@ -89,6 +90,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         tokio::spawn(write::sweep(writes.clone(), stop.clone())),
         tokio::spawn(watch.clone().run(reads.clone(), stop.clone())),
         tokio::spawn(lookup_task.run(stop.clone())),
+        tokio::spawn(key_uses::run(
+            keys.clone(),
+            writes.clone(),
+            Duration::from_millis(config.key_uses_interval_ms),
+            stop.clone(),
+        )),
         tokio::spawn(queue.clone().supervise(stop.clone())),
         tokio::spawn(keys.clone().refresh(
             reads.clone(),

@@ -49,6 +49,7 @@ pub fn describe() {
     describe_gauge!("wired_ingest_keys", "API keys in memory");
     describe_gauge!("wired_ingest_keys_age_seconds", Unit::Seconds, "Age of the keys in memory");
     describe_counter!("wired_ingest_keys_load_failures_total", "Loads of API keys that failed");
+    describe_counter!("wired_ingest_key_uses_write_failures_total", "Writes of when keys were used that failed");
     describe_gauge!("wired_ingest_backlog_records", "Partners' commands that are not applied yet");
     describe_counter!(
         "wired_ingest_payments_missing_total",
@@ -233,6 +234,11 @@ pub fn replay(kind: &'static str) {
 pub fn keys(count: usize, age: Duration) {
     gauge!("wired_ingest_keys").set(count as f64);
     gauge!("wired_ingest_keys_age_seconds").set(age.as_secs_f64());
+}
+
+/// When keys were used could not be written.
+pub fn key_uses_not_written() {
+    counter!("wired_ingest_key_uses_write_failures_total").increment(1);
 }
 
 /// A load of keys that failed.

@@ -41,6 +41,9 @@ runtime::problem_catalogue! {
     TestPartnersOnly FORBIDDEN "test_partners_only" "Only test partners may do this"
         "Sandbox mandates are made with a key of a test partner (livemode: false). Apply for one with \
          POST /v1/partner-applications.";
+    PartnerSuspended FORBIDDEN "partner_suspended" "You may not ask customers for mandates at the moment"
+        "The bank has suspended you, or has not activated you yet: customers are not asked, and payments are rejected. \
+         Refunds, voids, reads and webhooks go on. Ask the bank.";
     RateLimited TOO_MANY_REQUESTS "rate_limited" "Too many requests"
         "You sent more requests in a second than agreed. Wait for the seconds in Retry-After; the same \
          Idempotency-Key can be used again.";

@@ -185,6 +185,7 @@ fn authenticate<P: Permission>(app: &App, parts: &Parts, has_body: bool) -> Resu
     if key.is_revoked(now) {
         return Err(Problem::plain(Code::KeyRevoked));
     }
+    key.used(now);
     if !key.allows(P::SCOPE) && !P::OR.iter().any(|scope| key.allows(*scope)) {
         let detail = format!("this operation needs a key with the scope `{}`", P::SCOPE.as_str());
         return Err(Problem::new(Code::ScopeMissing, detail));

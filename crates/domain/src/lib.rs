@@ -26,6 +26,7 @@ pub mod payment;
 pub mod replay;
 pub mod return_url;
 pub mod schema;
+pub mod scope;
 pub mod seal;
 pub mod secret;
 pub mod time;

@@ -100,7 +100,7 @@ fn mandate_of(id: Result<Path<String>, PathRejection>) -> Result<MandateId, Prob
 ///
 /// Send the customer to `consent_url`, or show the `code`, which is entered on the bank's page; either works for 15
 /// minutes. What the customer answers comes as an event `mandate.active` or `mandate.declined`. `code` is shown in
-/// this answer and never again.
+/// this answer and never again. A suspended partner asks nobody (403 `partner_suspended`).
 #[utoipa::path(
     post, path = "/v1/mandates", tag = "mandates", operation_id = "create_mandate",
     security(("message_signature" = ["mandates"])),
@@ -113,6 +113,9 @@ fn mandate_of(id: Result<Path<String>, PathRejection>) -> Result<MandateId, Prob
 )]
 pub async fn create(State(app): State<Arc<App>>, signed: Signed<Mandates>) -> Result<Response, Problem> {
     let request = Arc::new(MandateRequest::parse(&signed.body, app.loopback)?);
+    if !signed.caller.partner.is_active() {
+        return Err(Problem::plain(Code::PartnerSuspended));
+    }
     let partner = signed.caller.partner.id;
     let shared = app.clone();
     let done = write::run(&app, &signed, move |connection| {

@@ -111,7 +111,10 @@ impl Bench {
             "--lookup-budget-ms=5000".to_owned(),
             "--echo-per-second=1000".to_owned(),
         ];
-        arguments.extend(options.more.into_iter().map(|(flag, value)| format!("--{flag}={value}")));
+        for (flag, value) in options.more {
+            arguments.retain(|argument| !argument.starts_with(&format!("--{flag}=")));
+            arguments.push(format!("--{flag}={value}"));
+        }
         let config = ingest::Config::try_parse_from(arguments).unwrap();
         let stop = CancellationToken::new();
         let task = tokio::spawn(ingest::run(config, stop.clone()));
@@ -156,9 +159,14 @@ impl Bench {
     }
 
     pub(crate) async fn close(self) {
+        self.stop().await.close().await;
+    }
+
+    /// Ends ingest alone.
+    pub(crate) async fn stop(self) -> Env {
         self.stop.cancel();
         tokio::time::timeout(SOON, self.task).await.expect("ingest stops").unwrap().unwrap();
-        self.env.close().await;
+        self.env
     }
 
     /// A signed request.

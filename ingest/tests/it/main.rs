@@ -10,6 +10,7 @@ mod events;
 mod faults;
 mod follow_ups;
 mod harness;
+mod key_uses;
 mod ledger;
 mod lists;
 mod mandates;
