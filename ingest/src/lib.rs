@@ -20,7 +20,6 @@ pub mod lag;
 pub mod lookup;
 pub mod metrics;
 pub mod page;
-pub mod precondition;
 pub mod prefer;
 pub mod problem;
 pub mod query;

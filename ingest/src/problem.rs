@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
+use runtime::precondition::PreconditionError;
 use runtime::problem::Document;
 pub use runtime::problem::FieldError;
 use uuid::Uuid;
@@ -199,6 +200,17 @@ impl Problem {
 
 const WANTED_SIGNATURE: &str = "sig=(\"@method\" \"@authority\" \"@path\" \"@query\" \"content-digest\" \
                                 \"content-type\" \"idempotency-key\");created;keyid;alg=\"hmac-sha256\"";
+
+/// `If-Match` is missing, is none, or names another version.
+impl From<PreconditionError> for Problem {
+    fn from(error: PreconditionError) -> Self {
+        match error {
+            PreconditionError::Missing => Self::plain(Code::PreconditionRequired),
+            PreconditionError::Malformed => Self::new(Code::PreconditionFailed, error.to_string()),
+            PreconditionError::Failed => Self::plain(Code::PreconditionFailed),
+        }
+    }
+}
 
 /// The status alone; [`crate::answer`] fills in the document.
 impl IntoResponse for Problem {

@@ -21,6 +21,7 @@ use domain::fingerprint::Fingerprint;
 use domain::ids::PartnerId;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use runtime::precondition::{self, PreconditionError};
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::{MySqlConnection, MySqlPool};
@@ -30,7 +31,6 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::json;
 use crate::metrics;
-use crate::precondition;
 use crate::problem::{Code, Problem};
 use crate::query;
 use crate::read;
@@ -95,6 +95,12 @@ pub enum Failure {
     /// COMMIT was not answered.
     #[error("COMMIT was not answered: {0}")]
     Uncertain(sqlx::Error),
+}
+
+impl From<PreconditionError> for Failure {
+    fn from(error: PreconditionError) -> Self {
+        Self::Refused(error.into())
+    }
 }
 
 impl From<sqlx::Error> for Failure {

@@ -8,6 +8,7 @@ pub mod health;
 pub mod http;
 pub mod kafka;
 pub mod mysql;
+pub mod precondition;
 pub mod private;
 pub mod problem;
 pub mod recorder;

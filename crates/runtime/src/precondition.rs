@@ -2,9 +2,21 @@
 //!
 //! The tag of a thing is its version, which every change raises.
 
-use http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 
-use crate::problem::{Code, Problem};
+/// Why a change is not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PreconditionError {
+    /// There is no `If-Match`.
+    #[error("If-Match is missing: send the ETag that you read")]
+    Missing,
+    /// It is none.
+    #[error("If-Match holds an ETag as it was answered, with its quotation marks, or *")]
+    Malformed,
+    /// The thing has another version.
+    #[error("it was changed meanwhile: read it again")]
+    Failed,
+}
 
 /// The tag of a version.
 pub fn etag(version: u32) -> HeaderValue {
@@ -23,34 +35,30 @@ pub enum Expected {
 
 impl Expected {
     /// Reads `If-Match`, without which nothing is changed.
-    pub fn of(headers: &HeaderMap) -> Result<Self, Problem> {
-        let malformed = || {
-            let detail = "If-Match holds an ETag as it was answered, with its quotation marks, or *";
-            Problem::new(Code::PreconditionFailed, detail)
-        };
+    pub fn of(headers: &HeaderMap) -> Result<Self, PreconditionError> {
         let mut tags = Vec::new();
         for value in headers.get_all(header::IF_MATCH) {
-            for tag in value.to_str().map_err(|_| malformed())?.split(',') {
+            for tag in value.to_str().map_err(|_| PreconditionError::Malformed)?.split(',') {
                 tags.push(tag.trim().to_owned());
             }
         }
         match tags.as_slice() {
-            [] => Err(Problem::plain(Code::PreconditionRequired)),
+            [] => Err(PreconditionError::Missing),
             [any] if any == "*" => Ok(Self::Any),
             // A weak tag never matches (RFC 9110, section 8.8.3.2), and is no mistake.
             tags if tags.iter().all(|tag| is_tag(tag.strip_prefix("W/").unwrap_or(tag))) => {
                 Ok(Self::OneOf(tags.to_vec()))
             }
-            _ => Err(malformed()),
+            _ => Err(PreconditionError::Malformed),
         }
     }
 
     /// Refuses when the thing has another version.
-    pub fn check(&self, version: u32) -> Result<(), Problem> {
+    pub fn check(&self, version: u32) -> Result<(), PreconditionError> {
         match self {
             Self::Any => Ok(()),
             Self::OneOf(tags) if tags.iter().any(|tag| *tag == format!("\"{version}\"")) => Ok(()),
-            Self::OneOf(_) => Err(Problem::plain(Code::PreconditionFailed)),
+            Self::OneOf(_) => Err(PreconditionError::Failed),
         }
     }
 }
@@ -64,17 +72,17 @@ fn is_tag(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn expected(values: &[&str]) -> Result<Expected, Code> {
+    fn expected(values: &[&str]) -> Result<Expected, PreconditionError> {
         let mut headers = HeaderMap::new();
         for value in values {
             headers.append(header::IF_MATCH, HeaderValue::from_str(value).unwrap());
         }
-        Expected::of(&headers).map_err(|problem| problem.code)
+        Expected::of(&headers)
     }
 
     #[test]
     fn a_change_is_for_the_version_it_names() {
-        assert_eq!(expected(&[]), Err(Code::PreconditionRequired));
+        assert_eq!(expected(&[]), Err(PreconditionError::Missing));
         assert_eq!(expected(&["*"]), Ok(Expected::Any));
         let versions: &[(&[&str], u32, bool)] = &[
             (&["\"3\""], 3, true),
@@ -89,7 +97,7 @@ mod tests {
             assert_eq!(expected(values).unwrap().check(*version).is_ok(), *fits, "{values:?}");
         }
         for malformed in ["3", "\"3", "", "*, \"3\"", "'3'", "\"3\"\""] {
-            assert_eq!(expected(&[malformed]), Err(Code::PreconditionFailed), "{malformed}");
+            assert_eq!(expected(&[malformed]), Err(PreconditionError::Malformed), "{malformed}");
         }
         assert_eq!(etag(17), "\"17\"");
     }
