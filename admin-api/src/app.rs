@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use domain::ids::UserId;
+use domain::seal::KeyEncryptionKeys;
 use ipnet::IpNet;
 use jiff::tz::TimeZone;
 use sqlx::MySqlPool;
@@ -29,6 +30,8 @@ pub struct App {
     pub bank: Bank,
     /// Seals and finds personal data.
     pub personal: Keys,
+    /// Seals API keys of partners, and whom to reach at them.
+    pub partner_kek: KeyEncryptionKeys,
     /// Hashes and checks passwords.
     pub hasher: Hasher,
     /// Signs and verifies access tokens.

@@ -31,8 +31,11 @@ use crate::app::App;
 use crate::audit::{self, Entry};
 use crate::bank::{self, CommandStatus, CommandView, Sent, Wait};
 use crate::commands;
+use crate::partners::{self, PartnerChange};
 use crate::problem::{Code, Problem};
 use crate::roles::{Role, UserStatus};
+use crate::second_person::Approved;
+use crate::staff::{self, StaffChange};
 use crate::store::approvals::{self as store, ApprovalRow, NewApproval};
 use crate::store::audit as audit_store;
 use crate::store::{commands as command_store, is_duplicate, users};
@@ -46,6 +49,10 @@ pub const LIFE_S: u32 = 86_400;
 pub enum Action {
     /// A command of the bank.
     Bank(BankCommand),
+    /// A change of a partner or its keys.
+    Partner(PartnerChange),
+    /// A change of a user.
+    Staff(StaffChange),
 }
 
 /// Where a request stands.
@@ -92,6 +99,8 @@ impl Action {
     pub const fn word(&self) -> &'static str {
         match self {
             Self::Bank(command) => command.word(),
+            Self::Partner(change) => change.word(),
+            Self::Staff(change) => change.word(),
         }
     }
 
@@ -99,6 +108,7 @@ impl Action {
     pub const fn may(&self, role: Role) -> bool {
         match self {
             Self::Bank(_) => bank::may(role),
+            Self::Partner(_) | Self::Staff(_) => matches!(role, Role::Admin),
         }
     }
 
@@ -106,6 +116,8 @@ impl Action {
     pub fn summary(&self) -> String {
         match self {
             Self::Bank(command) => summary(command),
+            Self::Partner(change) => change.summary(),
+            Self::Staff(change) => change.summary(),
         }
     }
 
@@ -113,13 +125,16 @@ impl Action {
     pub const fn command(&self) -> Option<&BankCommand> {
         match self {
             Self::Bank(command) => Some(command),
+            Self::Partner(_) | Self::Staff(_) => None,
         }
     }
 
-    /// Customers who own what it touches: they may not agree.
+    /// Who owns what it touches, or is changed by it: they may not agree.
     async fn owners(&self, db: &mut MySqlConnection) -> Result<Vec<UserId>, sqlx::Error> {
         match self {
             Self::Bank(command) => bank::owners(db, command).await,
+            Self::Partner(_) => Ok(Vec::new()),
+            Self::Staff(change) => Ok(vec![change.about()]),
         }
     }
 
@@ -352,7 +367,7 @@ fn entry(caller: &Caller, action: audit::Action, row: &ApprovalRow) -> Entry {
 
 /// What is said to whoever may not agree.
 const NOT_BY_REQUESTER: &str = "whoever asked cannot agree: it takes a second person";
-const NOT_BY_OWNER: &str = "whoever owns the account cannot agree: it takes somebody else";
+const NOT_BY_OWNER: &str = "whoever it is about cannot agree: it takes somebody else";
 
 /// Agrees to a request, which is then carried out. `digest` is what was shown of it.
 pub async fn approve(
@@ -430,17 +445,23 @@ async fn approve_in_transaction(
     if !store::decide(&mut tx, id, Status::Approved, caller.user, reason).await? {
         return Err(decided(&row));
     }
-    carry_out(&mut tx, app, &row, &action).await?;
+    carry_out(&mut tx, app, caller, &row, &action).await?;
     let entry = entry(caller, audit::Action::Approve, &row);
     audit_store::write(&mut tx, &entry.with(json!({ "kind": row.kind, "reason": reason }))).await?;
     tx.commit().await?;
+    if matches!(action, Action::Staff(_)) {
+        // Here it counts at once, on other replicas when what they remember is read again.
+        app.sessions.forget_all();
+        app.mail_waits.notify_one();
+    }
     Ok(())
 }
 
 /// Does what was agreed to, in the transaction that says so.
 async fn carry_out(
     tx: &mut MySqlConnection,
-    _app: &App,
+    app: &App,
+    caller: &Caller,
     row: &ApprovalRow,
     action: &Action,
 ) -> Result<(), Problem> {
@@ -460,6 +481,18 @@ async fn carry_out(
             }
             Ok(())
         }
+        Action::Partner(change) => partners::apply(tx, app, change, &approved(caller, row)).await,
+        Action::Staff(change) => staff::apply(tx, app, change, &approved(caller, row)).await,
+    }
+}
+
+fn approved(caller: &Caller, row: &ApprovalRow) -> Approved {
+    Approved {
+        approval: row.id.to_string(),
+        requester: row.requester,
+        approver: caller.user,
+        reason: row.reason.clone(),
+        origin: caller.origin,
     }
 }
 

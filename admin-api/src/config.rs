@@ -82,6 +82,9 @@ pub struct Config {
     /// Personal data, and links to people.
     #[command(flatten)]
     pub people: PeopleConfig,
+    /// File with the key that seals partners' API keys and contacts: base64 of 32 bytes; ingest has the same.
+    #[arg(long, env = "WIRED_PARTNER_KEYS_KEK_FILE")]
+    pub partner_keys_kek_file: PathBuf,
     /// Access tokens.
     #[command(flatten)]
     pub tokens: TokenConfig,
@@ -224,6 +227,12 @@ fn read_key(variable: &'static str, path: &Path) -> Result<[u8; 32], Error> {
 }
 
 impl Config {
+    /// The key of partners' API keys and contacts.
+    pub(crate) fn partner_kek(&self) -> Result<KeyEncryptionKeys, Error> {
+        let key = read_key("WIRED_PARTNER_KEYS_KEK_FILE", &self.partner_keys_kek_file)?;
+        Ok(KeyEncryptionKeys::new(KeyEncryptionKey::new(key)))
+    }
+
     /// Refuses to carry secrets over a network without TLS.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if !self.listen.ip().is_loopback() {
@@ -274,6 +283,8 @@ mod tests {
             "--personal-index-key-file",
             "none",
             "--token-key-file",
+            "none",
+            "--partner-keys-kek-file",
             "none",
             "--smtp-url",
             "smtps://user:geheim@mail.example",

@@ -3,7 +3,6 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use domain::ids::UserId;
 use domain::time::Timestamp;
 use uuid::Uuid;
 
@@ -15,15 +14,15 @@ pub const LIMIT_DEFAULT: u32 = 50;
 pub const LIMIT_MAX: u32 = 200;
 
 /// The cursor behind this row.
-pub fn after(id: UserId) -> String {
-    URL_SAFE_NO_PAD.encode(id.uuid().as_bytes())
+pub fn after(id: Uuid) -> String {
+    URL_SAFE_NO_PAD.encode(id.as_bytes())
 }
 
 /// The row that a cursor stands behind.
-pub fn read(cursor: &str) -> Result<UserId, Problem> {
+pub fn read(cursor: &str) -> Result<Uuid, Problem> {
     let bytes = URL_SAFE_NO_PAD.decode(cursor).ok();
     let id = bytes.and_then(|bytes| Uuid::from_slice(&bytes).ok());
-    id.map(UserId::from_uuid).ok_or_else(|| Problem::plain(Code::InvalidCursor))
+    id.ok_or_else(|| Problem::plain(Code::InvalidCursor))
 }
 
 /// The cursor behind a row of a list that is ordered by time and, at the same time, by id.

@@ -28,14 +28,17 @@ mod metrics;
 pub mod operate;
 pub mod outbox;
 pub mod page;
+pub mod partners;
 pub mod password;
 pub mod personal;
 pub mod problem;
 pub mod random;
 pub mod roles;
 pub mod routes;
+pub mod second_person;
 pub mod seed;
 pub mod sessions;
+pub mod staff;
 pub mod store;
 pub mod system;
 pub mod throttle;
@@ -92,6 +95,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         pool,
         bank: bank::Bank::new(&config.kafka, config.thresholds)?,
         personal: config.people.keys()?,
+        partner_kek: config.partner_kek()?,
         hasher: password::Hasher::new(config.password_hashes_parallel, config.password_queue_max)?,
         signer: jwt::Signer::new(base_url, &signing, &verifying)?,
         sessions: sessions::Sessions::default(),

@@ -185,6 +185,15 @@ fn words(kind: MailKind, name: &str, link: &str) -> (&'static str, String) {
             "Your second factor was changed",
             "your second factor or its recovery codes were changed.\n\nIf it was not you, call us at once.".to_owned(),
         ),
+        MailKind::Invitation => (
+            "You are invited to Wired City",
+            format!(
+                "you are invited to the staff of Wired City. Open this link within {LINK_MINUTES} minutes, choose a \
+                 password, and set up your second factor when you log in:\n\n{link}\n\n\
+                 If you did not expect this, do nothing: without the link nobody gets in. If the link is too old, \
+                 ask to be invited again."
+            ),
+        ),
         MailKind::SessionEnded => (
             "We ended one of your sessions",
             "a token of one of your sessions was used twice, so somebody may have a copy of it. We ended that \

@@ -122,6 +122,7 @@ impl Outbox {
         let Some((user, sealed)) = &row.other else {
             let owner = owner.filter(|user| match row.kind {
                 MailKind::Registration => user.status == UserStatus::Registered,
+                MailKind::Invitation => user.status == UserStatus::Registered && user.role.is_staff(),
                 _ => user.status == UserStatus::Active,
             });
             return Ok(owner.map(|user| self.to_owner(row.kind, &user)).transpose()?.flatten());
@@ -159,6 +160,7 @@ impl Outbox {
             MailKind::Registration => Purpose::Registration,
             MailKind::Reset => Purpose::Reset,
             MailKind::ConfirmEmail => Purpose::NewAddress,
+            MailKind::Invitation => Purpose::Staff,
             MailKind::RegisteredAlready
             | MailKind::PasswordChanged
             | MailKind::SecondFactorChanged

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
+use runtime::precondition::PreconditionError;
 use runtime::problem::Document;
 pub use runtime::problem::FieldError;
 use serde_json::{Map, Value};
@@ -40,6 +41,11 @@ runtime::problem_catalogue! {
         "A link counts once and for 30 minutes. Ask for a new one.";
     Conflict CONFLICT "conflict" "The state does not allow this"
         "`detail` says what has to happen first.";
+    PreconditionRequired PRECONDITION_REQUIRED "precondition_required" "The request does not say which state it changes"
+        "PATCH carries If-Match with the ETag that the last read or change answered, so that two changes at once do not \
+         undo each other. `If-Match: *` changes whatever is there.";
+    PreconditionFailed PRECONDITION_FAILED "precondition_failed" "The state has changed meanwhile"
+        "Somebody changed it after you read it. Read it again, decide again, and send the new ETag in If-Match.";
     TooManyRequests TOO_MANY_REQUESTS "too_many_requests" "Too many requests"
         "Wait for the seconds in Retry-After.";
     TooManyAttempts TOO_MANY_REQUESTS "too_many_attempts" "Too many failed attempts"
@@ -159,6 +165,17 @@ impl Problem {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+}
+
+/// `If-Match` is missing, is none, or names another version.
+impl From<PreconditionError> for Problem {
+    fn from(error: PreconditionError) -> Self {
+        match error {
+            PreconditionError::Missing => Self::plain(Code::PreconditionRequired),
+            PreconditionError::Malformed => Self::new(Code::PreconditionFailed, error.to_string()),
+            PreconditionError::Failed => Self::plain(Code::PreconditionFailed),
+        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! What a user is to the bank. One role each: a member of the staff who is also a customer has two log-ins.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A role, as `users.role` stores it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub enum Role {

@@ -15,8 +15,10 @@ pub mod ledger;
 pub mod me;
 pub mod money;
 pub mod my_money;
+pub mod partners;
 pub mod payments;
 pub mod second_factor;
+pub mod staff;
 pub mod system;
 pub mod trace;
 pub mod users;
@@ -60,6 +62,7 @@ pub use fields::NAME_CHARS_MAX;
         (name = "commands", description = "What became of what was asked for"),
         (name = "approvals", description = "What needs a second person"),
         (name = "dead letters", description = "Commands that could not be applied"),
+        (name = "partners", description = "Partners, their keys, return URLs, settlement accounts, endpoints and deliveries"),
         (name = "documents", description = "This document, public keys, the error catalogue, health")
     )
 )]
@@ -161,6 +164,37 @@ fn documented() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
         .routes(routes!(dead_letters::read))
         .routes(routes!(dead_letters::redrive))
         .routes(routes!(dead_letters::reject))
+        // Staff.
+        .routes(routes!(staff::invite))
+        .routes(routes!(staff::change_role))
+        .routes(routes!(staff::disable))
+        .routes(routes!(staff::enable))
+        .routes(routes!(staff::erase))
+        // Partners.
+        .routes(routes!(partners::list, partners::register))
+        .routes(routes!(partners::read, partners::change))
+        .routes(routes!(partners::read_contact))
+        .routes(routes!(partners::activate))
+        .routes(routes!(partners::suspend))
+        .routes(routes!(partners::applications::list))
+        .routes(routes!(partners::applications::read))
+        .routes(routes!(partners::applications::read_contact))
+        .routes(routes!(partners::applications::approve))
+        .routes(routes!(partners::applications::decline))
+        .routes(routes!(partners::keys::list, partners::keys::issue))
+        .routes(routes!(partners::keys::show_secret))
+        .routes(routes!(partners::keys::revoke))
+        .routes(routes!(partners::settings::list_return_urls, partners::settings::add_return_url))
+        .routes(routes!(partners::settings::remove_return_url))
+        .routes(routes!(
+            partners::settings::list_settlement_accounts,
+            partners::settings::set_settlement_account
+        ))
+        .routes(routes!(partners::webhooks::endpoints))
+        .routes(routes!(partners::webhooks::enable))
+        .routes(routes!(partners::webhooks::deliveries))
+        .routes(routes!(partners::webhooks::delivery))
+        .routes(routes!(partners::webhooks::resend))
         .routes(routes!(documents::health))
         .routes(routes!(documents::openapi))
         .routes(routes!(documents::jwks))

@@ -4,6 +4,8 @@
 //! approvals, commands; mails and the audit log are only inserted into. Times are the database's own.
 
 pub mod analytics;
+pub mod api_keys;
+pub mod applications;
 pub mod approvals;
 pub mod audit;
 pub mod commands;
@@ -12,12 +14,14 @@ pub mod ledger;
 pub mod links;
 pub mod mails;
 pub mod offsets;
+pub mod partners;
 pub mod payment_list;
 pub mod payments;
 pub mod sessions;
 pub mod system;
 pub mod trace;
 pub mod users;
+pub mod webhooks;
 
 use domain::ids::UserId;
 use domain::money::Currency;

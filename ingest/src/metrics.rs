@@ -49,7 +49,10 @@ pub fn describe() {
     describe_gauge!("wired_ingest_keys", "API keys in memory");
     describe_gauge!("wired_ingest_keys_age_seconds", Unit::Seconds, "Age of the keys in memory");
     describe_counter!("wired_ingest_keys_load_failures_total", "Loads of API keys that failed");
-    describe_counter!("wired_ingest_key_uses_write_failures_total", "Writes of when keys were used that failed");
+    describe_counter!(
+        "wired_ingest_key_uses_write_failures_total",
+        "Writes of when keys were used that failed"
+    );
     describe_gauge!("wired_ingest_backlog_records", "Partners' commands that are not applied yet");
     describe_counter!(
         "wired_ingest_payments_missing_total",

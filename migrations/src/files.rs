@@ -29,6 +29,7 @@ migrations! {
     7 "0007_evidence.sql",
     8 "0008_commands.sql",
     9 "0009_customers.sql",
+    10 "0010_partners.sql",
     11 "0011_audit.sql",
     12 "0012_analytics.sql",
 }

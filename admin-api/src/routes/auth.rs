@@ -299,6 +299,7 @@ pub async fn set_password(
         Purpose::Reset => user.status == UserStatus::Active,
         Purpose::Admin => user.status == UserStatus::Registered && user.role == Role::Admin,
         Purpose::NewAddress => false,
+        Purpose::Staff => user.status == UserStatus::Registered && user.role.is_staff(),
     };
     if !fits || !links::consume(&mut transaction, &token).await? {
         return Err(invalid());
@@ -331,7 +332,7 @@ pub async fn set_password(
 }
 
 /// A user's address; `None` once erased.
-pub(super) fn email_of(app: &App, user: &UserRow) -> Result<Option<Email>, Problem> {
+pub(crate) fn email_of(app: &App, user: &UserRow) -> Result<Option<Email>, Problem> {
     let (Some(data_key), Some(sealed)) = (&user.data_key_sealed, &user.email_sealed) else { return Ok(None) };
     let person = app.personal.person(user.id, data_key).map_err(|error| Problem::internal(&error))?;
     let text = person.open_text(Field::Email, sealed).map_err(|error| Problem::internal(&error))?;

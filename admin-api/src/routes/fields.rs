@@ -21,7 +21,8 @@ pub struct Fields {
 }
 
 impl Fields {
-    pub(super) fn refuse(
+    /// One more thing that is wrong.
+    pub fn refuse(
         &mut self,
         pointer: &str,
         code: impl Into<Cow<'static, str>>,
@@ -41,10 +42,15 @@ impl Fields {
 
     /// An e-mail address.
     pub fn email(&mut self, text: &str) -> Option<Email> {
+        self.email_at("/email", text)
+    }
+
+    /// An e-mail address in this field.
+    pub fn email_at(&mut self, pointer: &str, text: &str) -> Option<Email> {
         match Email::parse(text) {
             Ok(email) => Some(email),
             Err(why) => {
-                self.refuse("/email", "invalid_email", why);
+                self.refuse(pointer, "invalid_email", why);
                 None
             }
         }
@@ -59,7 +65,12 @@ impl Fields {
 
     /// A name in any script.
     pub fn name(&mut self, name: &str) -> String {
-        self.line("/name", name, NAME_CHARS_MAX)
+        self.name_at("/name", name)
+    }
+
+    /// A name in this field.
+    pub fn name_at(&mut self, pointer: &str, name: &str) -> String {
+        self.line(pointer, name, NAME_CHARS_MAX)
     }
 
     /// A telephone number; an empty one is none.

@@ -20,6 +20,7 @@ use crate::body::{FromPath, Json};
 use crate::personal::Field;
 use crate::problem::{Code, Problem};
 use crate::roles::{Role, UserStatus};
+use crate::staff;
 use crate::store::mails::{self, MailKind};
 use crate::store::users::{self, UserRow};
 use crate::store::{audit, links, sessions};
@@ -322,13 +323,7 @@ pub async fn erase(
 ) -> Result<StatusCode, Problem> {
     let mut transaction = app.pool.begin().await?;
     users::lock(&mut transaction, caller.user).await?.ok_or_else(gone)?;
-    let accounts = users::accounts(&mut transaction, caller.user).await?;
-    if accounts.iter().any(|(_, closed)| !closed) {
-        return Err(Problem::new(Code::Conflict, "close your accounts first"));
-    }
-    sessions::delete_all(&mut transaction, caller.user).await?;
-    links::delete_all(&mut transaction, caller.user).await?;
-    users::erase(&mut transaction, caller.user).await?;
+    staff::erase(&mut transaction, caller.user).await?;
     audit::write(&mut transaction, &Entry::own(caller.user, Action::Erase, caller.origin)).await?;
     transaction.commit().await?;
     app.sessions.forget_all();

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
+use super::commands::Why;
 use super::documents::ProblemShape;
-use super::fields::Fields;
 use super::me;
 use crate::access::{Fresh, Reader};
 use crate::app::App;
@@ -79,16 +79,7 @@ pub struct Search {
     cursor: Option<String>,
 }
 
-/// Why somebody has to know.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Reason {
-    /// In 5 to 300 characters; it is written down.
-    #[schema(example = "called about a lost card, case 4711", min_length = 5, max_length = 300)]
-    reason: String,
-}
-
-fn masked(app: &App, user: &UserRow) -> Result<User, Problem> {
+pub(super) fn masked(app: &App, user: &UserRow) -> Result<User, Problem> {
     let profile = me::open(app, user)?;
     let profile = profile.as_ref();
     Ok(User {
@@ -120,7 +111,7 @@ pub async fn list(
     FromQuery(search): FromQuery<Search>,
 ) -> Result<axum::Json<Users>, Problem> {
     let limit = cursor::limit(search.limit)?;
-    let below = search.cursor.as_deref().map(cursor::read).transpose()?;
+    let below = search.cursor.as_deref().map(cursor::read).transpose()?.map(UserId::from_uuid);
     let refuse = |detail: &'static str| Problem::new(Code::MalformedRequest, detail);
     let role = search.role.as_deref().map(|word| {
         let found = Role::ALL.into_iter().find(|role| role.as_str() == word);
@@ -141,7 +132,7 @@ pub async fn list(
     };
     let more = rows.len() > limit as usize;
     let shown = &rows[..rows.len().min(limit as usize)];
-    let next = shown.last().filter(|_| more).map(|user| cursor::after(user.id));
+    let next = shown.last().filter(|_| more).map(|user| cursor::after(user.id.uuid()));
     let data = shown.iter().map(|user| masked(&app, user)).collect::<Result<_, _>>()?;
     Ok(axum::Json(Users { data, next }))
 }
@@ -177,7 +168,7 @@ pub async fn read(
 #[utoipa::path(
     post, path = "/v1/users/{id}/personal-data", tag = "users", operation_id = "read_personal_data", security(("access_token" = [])),
     params(("id" = String, Path, description = "The user", example = "usr_01k9q5m3v7f8h9j0kamcneprqs")),
-    request_body(content = Reason, example = json!({"reason": "called about a lost card, case 4711"})),
+    request_body(content = Why, example = json!({"reason": "called about a lost card, case 4711"})),
     responses(
         (status = 200, description = "The data", body = me::Profile),
         (status = 404, description = "There is no such user, or not any more", body = ProblemShape, content_type = "application/problem+json"),
@@ -188,11 +179,9 @@ pub async fn read_personal_data(
     State(app): State<Arc<App>>,
     Fresh(Reader(caller)): Fresh<Reader>,
     FromPath(id): FromPath<UserId>,
-    Json(body): Json<Reason>,
+    Json(why): Json<Why>,
 ) -> Result<axum::Json<me::Profile>, Problem> {
-    let mut fields = Fields::default();
-    let reason = fields.reason(&body.reason);
-    fields.done()?;
+    let reason = why.checked()?;
     let mut transaction = app.pool.begin().await?;
     let user = store::by_id(&mut *transaction, id).await?.ok_or_else(nobody)?;
     let profile = me::open(&app, &user)?.ok_or_else(nobody)?;

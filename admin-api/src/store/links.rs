@@ -19,11 +19,13 @@ pub enum Purpose {
     Admin = 3,
     /// Proves a new e-mail address.
     NewAddress = 4,
+    /// Completes an invitation to the staff.
+    Staff = 5,
 }
 
 impl Purpose {
     fn from_number(number: u8) -> Option<Self> {
-        let all = [Self::Registration, Self::Reset, Self::Admin, Self::NewAddress];
+        let all = [Self::Registration, Self::Reset, Self::Admin, Self::NewAddress, Self::Staff];
         all.into_iter().find(|it| *it as u8 == number)
     }
 }

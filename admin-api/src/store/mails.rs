@@ -31,13 +31,15 @@ pub enum MailKind {
     EmailTaken = 8,
     /// Your address was changed; to the old one.
     EmailChanged = 9,
+    /// You are invited to the staff.
+    Invitation = 10,
 }
 
 impl MailKind {
     fn from_number(number: u8) -> Option<Self> {
         use MailKind::{
-            ConfirmEmail, EmailChanged, EmailTaken, PasswordChanged, RegisteredAlready, Registration, Reset,
-            SecondFactorChanged, SessionEnded,
+            ConfirmEmail, EmailChanged, EmailTaken, Invitation, PasswordChanged, RegisteredAlready,
+            Registration, Reset, SecondFactorChanged, SessionEnded,
         };
         [
             Registration,
@@ -49,6 +51,7 @@ impl MailKind {
             ConfirmEmail,
             EmailTaken,
             EmailChanged,
+            Invitation,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == number)

@@ -227,6 +227,35 @@ pub async fn take_step(db: &mut MySqlConnection, id: UserId, step: u64) -> Resul
     Ok(done.rows_affected() == 1)
 }
 
+/// Gives a locked user another role.
+pub async fn set_role(db: &mut MySqlConnection, id: UserId, role: Role) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE users SET role = ? WHERE id = ?")
+        .bind(role as u8)
+        .bind(bytes(id))
+        .execute(db)
+        .await
+        .map(drop)
+}
+
+/// Lets a locked user in no more.
+pub async fn disable(db: &mut MySqlConnection, id: UserId) -> Result<(), sqlx::Error> {
+    set_status(db, id, UserStatus::Disabled).await
+}
+
+/// Lets a locked user in again, with the password that they had.
+pub async fn enable(db: &mut MySqlConnection, id: UserId) -> Result<(), sqlx::Error> {
+    set_status(db, id, UserStatus::Active).await
+}
+
+async fn set_status(db: &mut MySqlConnection, id: UserId, status: UserStatus) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE users SET status = ? WHERE id = ?")
+        .bind(status as u8)
+        .bind(bytes(id))
+        .execute(db)
+        .await
+        .map(drop)
+}
+
 /// How many admins are active; they and whoever counts at the same time wait for each other.
 pub async fn lock_active_admins(db: &mut MySqlConnection) -> Result<usize, sqlx::Error> {
     let rows = sqlx::query("SELECT id, status FROM users WHERE role = ? FOR UPDATE")
@@ -309,15 +338,21 @@ pub async fn replace_data_key(
         .map(drop)
 }
 
-/// Forgets registrations that nobody completed within a day.
+/// Forgets registrations that nobody completed within a day, and invitations within 30.
 pub async fn forget_registrations(pool: &MySqlPool, limit: u32) -> Result<u64, sqlx::Error> {
-    let done = sqlx::query(
-        "DELETE FROM users WHERE status = ? AND role = ? AND created_at < UTC_TIMESTAMP(6) - INTERVAL 1 DAY LIMIT ?",
-    )
-    .bind(UserStatus::Registered as u8)
-    .bind(Role::Customer as u8)
-    .bind(limit)
-    .execute(pool)
-    .await?;
-    Ok(done.rows_affected())
+    let mut forgotten = 0;
+    for role in Role::ALL {
+        let days = if role.is_staff() { 30 } else { 1 };
+        let done = sqlx::query(
+            "DELETE FROM users WHERE status = ? AND role = ? AND created_at < UTC_TIMESTAMP(6) - INTERVAL ? DAY LIMIT ?",
+        )
+        .bind(UserStatus::Registered as u8)
+        .bind(role as u8)
+        .bind(days)
+        .bind(limit)
+        .execute(pool)
+        .await?;
+        forgotten += done.rows_affected();
+    }
+    Ok(forgotten)
 }

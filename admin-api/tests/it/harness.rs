@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use admin_api::{Config, Error, create_admin};
 use clap::Parser;
 use serde_json::{Value, json};
-use testkit::{Env, fixtures, free_address, wait_until};
+use testkit::fixtures::{self, Kek};
+use testkit::{Env, free_address, wait_until};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +37,8 @@ pub(crate) struct Keys {
     pub(crate) kek: tempfile::NamedTempFile,
     pub(crate) index: tempfile::NamedTempFile,
     pub(crate) token: tempfile::NamedTempFile,
+    /// Seals API keys of partners.
+    pub(crate) partners: Kek,
 }
 
 pub(crate) struct Bank {
@@ -209,7 +212,7 @@ impl Keys {
             getrandom::fill(&mut key).unwrap();
             fixtures::secret_file(&key)
         };
-        Self { kek: key(), index: key(), token: key() }
+        Self { kek: key(), index: key(), token: key(), partners: fixtures::kek() }
     }
 }
 
@@ -379,6 +382,7 @@ fn spawn(env: &Env, keys: &Keys, mails: &Path, more: &[(&str, String)]) -> Servi
         ("--personal-data-kek-file", text(keys.kek.path())),
         ("--personal-index-key-file", text(keys.index.path())),
         ("--token-key-file", text(keys.token.path())),
+        ("--partner-keys-kek-file", text(keys.partners.path())),
         ("--mail-folder", text(mails)),
         ("--trusted-proxies", "127.0.0.0/8".to_owned()),
     ];

@@ -8,6 +8,7 @@ use testkit::fixtures;
 
 use crate::customers::request;
 use crate::harness::{Bank, Client, Somebody};
+use crate::partners::Things;
 use crate::teller::{mandate_row, rows_of, user};
 
 /// Who calls.
@@ -43,6 +44,7 @@ enum May {
     Auditor,
     /// Operators, admins.
     Operator,
+    Admin,
 }
 
 impl May {
@@ -56,6 +58,7 @@ impl May {
             (Self::Enrolling | Self::Reader | Self::Operator, Who::Customer)
             | (Self::Operator, Who::Auditor)
             | (Self::Auditor, Who::Halfway | Who::Customer | Who::Operator) => ROLE,
+            (Self::Admin, who) if who != Who::Admin => ROLE,
             (Self::Customer, who) if who != Who::Customer => ROLE,
             (Self::Person | Self::Reader | Self::Operator, Who::Halfway) => HALFWAY,
             _ => None,
@@ -148,6 +151,37 @@ const MATRIX: &[(&str, &str, May)] = &[
     ("get", "/v1/dead-letters/{id}", May::Reader),
     ("post", "/v1/dead-letters/{id}/redrive", May::Operator),
     ("post", "/v1/dead-letters/{id}/reject", May::Operator),
+    ("post", "/v1/users/invitations", May::Admin),
+    ("post", "/v1/users/{id}/role", May::Admin),
+    ("post", "/v1/users/{id}/disabling", May::Admin),
+    ("post", "/v1/users/{id}/enabling", May::Admin),
+    ("post", "/v1/users/{id}/erasure", May::Admin),
+    ("get", "/v1/partners", May::Reader),
+    ("post", "/v1/partners", May::Operator),
+    ("get", "/v1/partners/{id}", May::Reader),
+    ("patch", "/v1/partners/{id}", May::Admin),
+    ("post", "/v1/partners/{id}/contact", May::Reader),
+    ("post", "/v1/partners/{id}/activation", May::Admin),
+    ("post", "/v1/partners/{id}/suspension", May::Admin),
+    ("get", "/v1/partners/{id}/keys", May::Reader),
+    ("post", "/v1/partners/{id}/keys", May::Admin),
+    ("post", "/v1/partners/{id}/keys/{key}/secret", May::Admin),
+    ("post", "/v1/partners/{id}/keys/{key}/revocation", May::Admin),
+    ("get", "/v1/partners/{id}/return-urls", May::Reader),
+    ("post", "/v1/partners/{id}/return-urls", May::Operator),
+    ("post", "/v1/partners/{id}/return-urls/removals", May::Operator),
+    ("get", "/v1/partners/{id}/settlement-accounts", May::Reader),
+    ("post", "/v1/partners/{id}/settlement-accounts", May::Operator),
+    ("get", "/v1/partners/{id}/endpoints", May::Reader),
+    ("post", "/v1/partners/{id}/endpoints/{endpoint}/enabling", May::Operator),
+    ("get", "/v1/partners/{id}/endpoints/{endpoint}/deliveries", May::Reader),
+    ("get", "/v1/partners/{id}/endpoints/{endpoint}/deliveries/{event}", May::Reader),
+    ("post", "/v1/partners/{id}/endpoints/{endpoint}/deliveries/{event}/resend", May::Operator),
+    ("get", "/v1/partner-applications", May::Reader),
+    ("get", "/v1/partner-applications/{id}", May::Reader),
+    ("post", "/v1/partner-applications/{id}/contact", May::Reader),
+    ("post", "/v1/partner-applications/{id}/approval", May::Admin),
+    ("post", "/v1/partner-applications/{id}/decline", May::Admin),
     ("get", "/v1/health", May::Anybody),
     ("get", "/v1/openapi.json", May::Anybody),
     ("get", "/.well-known/jwks.json", May::Anybody),
@@ -155,12 +189,17 @@ const MATRIX: &[(&str, &str, May)] = &[
 ];
 
 /// Whether a body is needed for more than being let in: an empty one is 400, which is no refusal.
-fn body(path: &str, World { digest, own_account, .. }: &World) -> Option<Value> {
+fn body(path: &str, world: &World) -> Option<Value> {
+    let World { digest, own_account, .. } = world;
     let mut body = json!({"reason": "walking the matrix"});
     match path {
         path if path.ends_with("/grant") => body = json!({ "account": own_account }),
+        path if path.ends_with("/role") => body["role"] = json!("auditor"),
+        path if path.ends_with("/keys") => body["scopes"] = json!(["payments"]),
+        path if path.contains("/return-urls") => body["url"] = json!("https://walk.example/"),
         path if path.ends_with("/limits") => body["overdraft"] = json!("0.00"),
         path if path.ends_with("/approve") => body["digest"] = digest.clone(),
+        path if path.ends_with("/settlement-accounts") => body["account"] = json!(world.partner.account),
         path if path.contains("{id}") && !path.contains("/sessions/") => {}
         _ => return None,
     }
@@ -175,6 +214,7 @@ struct World {
     command: String,
     digest: Value,
     asker: Somebody,
+    partner: Things,
 }
 
 impl World {
@@ -203,7 +243,8 @@ impl World {
         let command = asker.client.request("POST", &freeze, &headers, &why).await.expect(202).json();
         let command = command["id"].as_str().unwrap().to_owned();
         let (account, own_account) = (account.to_string(), String::new());
-        let mut world = Self { account, own_account, command, digest: Value::Null, asker };
+        let partner = Things::of(bank).await;
+        let mut world = Self { account, own_account, command, digest: Value::Null, asker, partner };
         let client = world.asker.client.clone();
         world.digest = world.approval(bank, &client).await["digest"].clone();
         world
@@ -232,6 +273,10 @@ impl World {
         };
         Some(match path {
             path if path.starts_with("/v1/accounts/{id}") => ids(&self.account, true, "acct"),
+            path if path.contains("/partners/{id}") => ids(&self.partner.partner, true, "ptr"),
+            path if path.contains("/partner-applications/{id}") => {
+                ids(&self.partner.application, true, "app")
+            }
             // Staff see all commands, customers their own.
             path if path.contains("/commands/{id}") => {
                 ids(&self.command, !matches!(who, Who::Nobody | Who::Customer), "chg")
@@ -402,9 +447,10 @@ async fn walk(
         None => bank.client(),
     };
     let target = path.replace("{id}", id).replace("{code}", "not_found");
+    let target = world.partner.fill(&target);
     let key = uuid::Uuid::now_v7().to_string();
     // What is asked for need not be decided.
-    let headers = [("idempotency-key", key.as_str()), ("prefer", "respond-async")];
+    let headers = [("idempotency-key", key.as_str()), ("prefer", "respond-async"), ("if-match", "*")];
     let body = body(path, world).unwrap_or_default();
     let answer = client.request(&method.to_uppercase(), &target, &headers, &body).await;
     let what = format!("{who:?} {method} {target}: {} {}", answer.status, answer.body);
@@ -420,6 +466,7 @@ async fn walk(
     assert!(told || !refusals.contains(&answer.code().as_str()), "{what}");
     if path.contains("{id}") {
         assert_eq!(answer.status != 404, is_there, "{what}");
-        assert!(!is_there || answer.status < 300, "{what}");
+        // What cannot be done as things stand is no refusal: nobody is disabled twice.
+        assert!(!is_there || answer.status < 300 || answer.code() == "conflict", "{what}");
     }
 }

@@ -3,10 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::codes::UnknownWord;
 
 /// A scope: a bit of `api_keys.scopes`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[repr(u32)]
 pub enum Scope {
     /// Make and read payments.
@@ -88,6 +91,7 @@ mod tests {
         assert_eq!(Scope::ALL.iter().fold(0, |bits, scope| bits | scope.bit()), 0xff);
         for scope in Scope::ALL {
             assert_eq!(scope.as_str().parse(), Ok(scope));
+            assert_eq!(serde_json::to_value(scope).unwrap(), scope.as_str());
             assert_eq!(Scope::of_bits(scope.bit() | 0x100), [scope]);
         }
         assert_eq!("Payments".parse::<Scope>(), Err(UnknownWord));

@@ -46,7 +46,8 @@ async fn a_use_is_told_in_bulk_and_no_payment_waits_for_it() {
     }
     // A wrong signature is no use of the key that it names.
     let wrong = Key { hmac: HmacKey::new(&[1; 32]).unwrap(), ..other.clone() };
-    let balances = async |key: &Key| bench.request(Method::GET, "/v1/balances").with_key(key).send(bench.address).await;
+    let balances =
+        async |key: &Key| bench.request(Method::GET, "/v1/balances").with_key(key).send(bench.address).await;
     assert_eq!(balances(&wrong).await.status, 401);
     sqlx::query("RENAME TABLE away TO api_key_uses").execute(pool).await.unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -72,21 +73,27 @@ async fn many_uses_are_one_row_written_once_an_interval_and_at_the_end() {
     assert_eq!(uses(bench.env.pool()).await, [], "the interval has not passed");
     // Another replica saw a later use, which stays.
     let key = bytes(&bench.key);
-    sqlx::query("INSERT INTO api_key_uses (key_id, last_used_at) VALUES (?, UTC_TIMESTAMP(6) + INTERVAL 1 HOUR)")
-        .bind(&key)
-        .execute(bench.env.pool())
-        .await
-        .unwrap();
+    sqlx::query(
+        "INSERT INTO api_key_uses (key_id, last_used_at) VALUES (?, UTC_TIMESTAMP(6) + INTERVAL 1 HOUR)",
+    )
+    .bind(&key)
+    .execute(bench.env.pool())
+    .await
+    .unwrap();
     let other = fixtures::insert_partner(bench.env.pool(), PartnerRow::default()).await;
     let second = fixtures::insert_api_key(bench.env.pool(), &bench.kek.keys, other, 0xff).await;
     let second = Key::new(second.0, &second.1);
-    let used = async || bench.request(Method::GET, "/v1/balances").with_key(&second).send(bench.address).await;
+    let used =
+        async || bench.request(Method::GET, "/v1/balances").with_key(&second).send(bench.address).await;
     wait_until("the key is known", SOON, async || used().await.status == 200).await;
     let env = bench.stop().await;
     let uses = uses(env.pool()).await;
     let age = |key: &[u8]| uses.iter().find(|(id, _)| id == key).map(|(_, age)| *age);
     assert!(age(&key).unwrap() < -3_000, "{uses:?}");
-    assert!((0..60).contains(&age(&bytes(&second)).unwrap()), "what was left is written at the end: {uses:?}");
+    assert!(
+        (0..60).contains(&age(&bytes(&second)).unwrap()),
+        "what was left is written at the end: {uses:?}"
+    );
     env.close().await;
 }
 
@@ -111,7 +118,10 @@ async fn a_suspension_and_a_revocation_count_within_five_seconds() {
     set_status(pool, bench.partner, 1).await;
     within(async || ask().await.status == 201).await;
     // A key that was given an end counts until then, on the second.
-    sqlx::query("UPDATE api_keys SET revoked_at = UTC_TIMESTAMP(6) + INTERVAL 6 SECOND").execute(pool).await.unwrap();
+    sqlx::query("UPDATE api_keys SET revoked_at = UTC_TIMESTAMP(6) + INTERVAL 6 SECOND")
+        .execute(pool)
+        .await
+        .unwrap();
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(bench.get("/v1/balances").await.status, 200, "the end has not come");
     wait_until("the key has ended", SOON, async || bench.get("/v1/balances").await.status == 401).await;
