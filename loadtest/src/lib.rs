@@ -9,6 +9,7 @@ pub mod faults;
 pub mod latency;
 pub mod load;
 pub mod loopback;
+pub mod people;
 mod proc;
 pub mod proxy;
 pub mod report;

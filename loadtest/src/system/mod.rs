@@ -277,6 +277,11 @@ impl System {
         }
     }
 
+    /// Runs a command of `admin-api`, such as `create-admin`, as one would on the server, and says what it printed.
+    pub async fn admin_command(&self, arguments: &[String]) -> anyhow::Result<String> {
+        set_up::admin_command(self, arguments).await
+    }
+
     /// Status and body of `/health/ready`.
     pub async fn readiness(&self, service: Service, index: usize) -> anyhow::Result<(u16, String)> {
         set_up::get(self.instance(service, index)?.private, "/health/ready").await
@@ -295,6 +300,13 @@ impl System {
     /// The pid of a running process.
     pub fn pid(&self, service: Service, index: usize) -> Option<u32> {
         self.instance(service, index).ok()?.process().as_ref().map(Process::pid)
+    }
+
+    /// Most memory that a running process has had resident, in bytes.
+    pub fn memory_max_bytes(&self, service: Service, index: usize) -> anyhow::Result<f64> {
+        let pid =
+            self.pid(service, index).with_context(|| format!("{} {index} does not run", service.name()))?;
+        crate::proc::rss_max_bytes(pid)
     }
 
     /// The base URL of an ingest.

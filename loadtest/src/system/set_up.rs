@@ -19,6 +19,8 @@ use url::Url;
 use super::process::{self, Process};
 use super::{Instance, Options, Partner, Servers, Service, System, binaries, ports};
 
+/// How long a command of admin-api may take.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long seeding may take: each of its commands waits for the processor.
 const SEED_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long a request to a private listener may take.
@@ -116,6 +118,24 @@ pub(super) async fn seed(system: &System) -> anyhow::Result<Vec<Partner>> {
     (1..=options.partners).map(|number| Partner::read(&path(number))).collect()
 }
 
+/// Runs a command of `admin-api`, such as `create-admin`, as one would on the server; what it printed.
+pub(super) async fn admin_command(system: &System, arguments: &[String]) -> anyhow::Result<String> {
+    let mut environment = base_environment(system, Service::AdminApi)?;
+    environment.extend(keys_environment(system.folder()));
+    let public_url = system.public_url(Service::AdminApi, 0);
+    environment.push(("WIRED_PUBLIC_URL".to_owned(), public_url));
+    // What it prints is a secret, and is not kept.
+    let log = tempfile::NamedTempFile::new()?;
+    let (program, log) = (binaries::find("admin-api")?, log.path().to_owned());
+    let mut command = Process::start("admin-api", &program, arguments, &environment, &log)?;
+    let status = command.wait(COMMAND_TIMEOUT).await?;
+    let printed = process::tail(&log, usize::MAX);
+    if !status.success() {
+        bail!("admin-api {arguments:?} ended with {}: {printed}", process::describe(status));
+    }
+    Ok(printed)
+}
+
 /// `GET path`, on a connection of its own.
 pub(super) async fn get(address: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
     let asked = async {
@@ -153,6 +173,11 @@ fn instance(system: &System, service: Service, index: usize) -> anyhow::Result<I
         set("WIRED_PUBLIC_URL", format!("http://{public}"));
         set("WIRED_MAIL_FOLDER", system.folder().join("mails").display().to_string());
         set("WIRED_INSECURE_HTTP", "true".to_owned());
+    }
+    if service == Service::AdminApi {
+        // Tests choose the addresses that they come from.
+        set("WIRED_TRUSTED_PROXIES", "127.0.0.0/8".to_owned());
+        set("WIRED_CHECKPOINT_DIR", system.folder().join("checkpoints").display().to_string());
     }
     // Ingest checks the URLs of new endpoints by the same rules.
     if matches!(service, Service::Ingest | Service::Notifier) {
@@ -192,13 +217,14 @@ fn base_environment(system: &System, service: Service) -> anyhow::Result<Vec<(St
     ])
 }
 
-const KEYS: [(&str, &str); 6] = [
+const KEYS: [(&str, &str); 7] = [
     ("WIRED_PARTNER_KEYS_KEK_FILE", "partner-keys.kek"),
     ("WIRED_WEBHOOK_SECRETS_KEK_FILE", "webhook-secrets.kek"),
     ("WIRED_STATUS_TOKEN_KEY_FILE", "status-token.key"),
     ("WIRED_PERSONAL_DATA_KEK_FILE", "personal-data.kek"),
     ("WIRED_PERSONAL_INDEX_KEY_FILE", "personal-index.key"),
     ("WIRED_TOKEN_KEY_FILE", "access-token.key"),
+    ("WIRED_CHECKPOINT_KEY_FILE", "checkpoint.key"),
 ];
 
 fn keys_environment(folder: &Path) -> impl Iterator<Item = (String, String)> {
