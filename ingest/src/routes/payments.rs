@@ -24,6 +24,7 @@ use crate::lookup::Seen;
 use crate::problem::{Code, Problem};
 use crate::requests::{self, follow_up, payment};
 use crate::signed::{Caller, Payments, ReadPayments, Refunds, Signed};
+use crate::store::payments as store;
 use crate::write::idempotency_key;
 use crate::{metrics, prefer, query, token};
 
@@ -227,6 +228,12 @@ pub async fn read(
             accepted_view(id, &accepted, &caller, position)
         }
         (Seen::Absent { applied: Some(true) }, Some(accepted)) => {
+            let given_up = store::was_given_up(&app.reads, accepted.partition, accepted.offset);
+            if crate::read::within(&app, caller.request_id, given_up).await? {
+                let detail = "what was accepted could not be read and was given up by the bank; nothing moved, and the \
+                              same request may be sent again under its Idempotency-Key";
+                return Err(Problem::new(Code::NotFound, detail));
+            }
             metrics::payment_missing();
             tracing::error!(
                 payment.id = %id, kafka.partition = accepted.partition, kafka.offset = accepted.offset,

@@ -16,7 +16,7 @@ use domain::topic::Source;
 use futures_util::TryStreamExt;
 use runtime::sql::Sql;
 use sqlx::mysql::MySqlRow;
-use sqlx::{Either, MySqlConnection};
+use sqlx::{Either, MySqlConnection, MySqlPool};
 use uuid::Uuid;
 
 use super::{Columns, StoreError};
@@ -148,6 +148,21 @@ pub async fn look_up(connection: &mut MySqlConnection, query: &Query) -> Result<
         }
     }
     Ok(snapshot)
+}
+
+/// Whether the partner's record at a place is a dead letter that was rejected. Of one that could not be read this is all
+/// that is left.
+pub async fn was_given_up(pool: &MySqlPool, partition: u16, offset: u64) -> Result<bool, StoreError> {
+    let found: i64 = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM dead_letters WHERE source = ? AND kafka_partition = ? AND kafka_offset = ? \
+         AND status = 3)",
+    )
+    .bind(Source::Partner.code())
+    .bind(partition)
+    .bind(offset)
+    .fetch_one(pool)
+    .await?;
+    Ok(found != 0)
 }
 
 fn take_row(snapshot: &mut Snapshot, set: Set, row: &MySqlRow) -> Result<(), StoreError> {

@@ -204,6 +204,20 @@ async fn an_applied_position_without_its_payment_is_an_error_of_ours() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_read_and_was_given_up_is_told_to_who_asks_for_it() {
+    let bench = Bench::new("given-up").await;
+    let accepted = bench.payment("k").send(bench.address).await.json();
+    let record = bench.records().remove(0);
+    bury(bench.env.pool(), &record, false).await;
+    sqlx::query("UPDATE dead_letters SET status = 3").execute(bench.env.pool()).await.unwrap();
+    let status = bench.get(accepted["status_url"].as_str().unwrap()).await;
+    assert_eq!((status.status, status.code().as_str()), (404, "not_found"));
+    let detail = status.json()["detail"].as_str().unwrap_or_default().to_owned();
+    assert!(detail.contains("given up by the bank; nothing moved"), "{detail}");
+    bench.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_sees_a_payment_of_somebody_else() {
     let bench = Bench::new("foreign").await;
     let accepted = bench.payment("k").send(bench.address).await.json();
