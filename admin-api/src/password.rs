@@ -1,18 +1,21 @@
 //! Passwords: which are accepted, and how they are hashed.
 //!
 //! Argon2id (RFC 9106) with 19 MiB, two passes and one lane. Each hash takes its memory and a core for tens of
-//! milliseconds, so they run off the asynchronous threads, at most `parallel` at once; at most `queue_max` wait, and
-//! whoever comes then is told to come back. So a flood of log-ins costs bounded memory and bounded cores.
+//! milliseconds, so they run on threads of their own, at most `parallel` at once; at most `queue_max` wait, and
+//! whoever comes then is told to come back. So a flood of log-ins costs bounded memory and bounded cores. The threads
+//! stand behind all others in the scheduler: where cores are scarce, log-ins wait and money does not.
 //!
 //! A log-in of nobody is checked against a hash of nothing: it costs the same.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params, Version};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use zeroize::Zeroizing;
 
 use crate::problem::{Code, Problem};
@@ -28,6 +31,9 @@ const LANES: u32 = 1;
 const SALT_BYTES: usize = 16;
 /// A password that is only a piece of this length, repeated, has no more strength than the piece.
 const PIECE_BYTES_MAX: usize = 4;
+/// How far the threads stand behind others, as `nice` counts: under full load a hash gets about a third of the share of
+/// anything else. More would let log-ins time out there, less would let guesses take from payments.
+const NICENESS: i32 = 5;
 /// When to come back: by then the queue has moved on.
 const RETRY_AFTER_S: u32 = 2;
 
@@ -56,8 +62,11 @@ pub fn refusal(password: &str, email: &str) -> Option<(&'static str, String)> {
     None
 }
 
+type Job = Box<dyn FnOnce() + Send>;
+
 /// Hashes and checks passwords.
 pub struct Hasher {
+    jobs: Sender<Job>,
     slots: Arc<Semaphore>,
     /// Those that run and those that wait for it.
     inside: AtomicUsize,
@@ -70,9 +79,19 @@ impl Hasher {
     /// At most `parallel` hashes at once, and `queue_max` more that wait.
     pub fn new(parallel: usize, queue_max: usize) -> Result<Self, Problem> {
         let nobody = hash_now(&random::bytes::<32>())?;
-        let slots = Arc::new(Semaphore::new(parallel.max(1)));
-        let inside_max = parallel.max(1) + queue_max;
-        Ok(Self { slots, inside: AtomicUsize::new(0), inside_max, nobody })
+        let parallel = parallel.max(1);
+        let (jobs, waiting) = channel();
+        let waiting = Arc::new(Mutex::new(waiting));
+        for number in 0..parallel {
+            let waiting = waiting.clone();
+            std::thread::Builder::new()
+                .name(format!("password-{number}"))
+                .spawn(move || work(&waiting))
+                .map_err(|error| Problem::internal(&error))?;
+        }
+        let slots = Arc::new(Semaphore::new(parallel));
+        let inside_max = parallel + queue_max;
+        Ok(Self { jobs, slots, inside: AtomicUsize::new(0), inside_max, nobody })
     }
 
     /// The hash to store for a password.
@@ -94,14 +113,31 @@ impl Hasher {
             .ok_or_else(|| Problem::plain(Code::Busy).retry_after(RETRY_AFTER_S))?;
         let slot = self.slots.clone().acquire_owned().await.map_err(|error| Problem::internal(&error))?;
         let started = std::time::Instant::now();
-        let done = tokio::task::spawn_blocking(move || {
+        let (reply, done) = oneshot::channel();
+        let job = move || {
             // Held by the work, not by who waits for it: a client that went away frees no core.
             let _slot = slot;
-            work()
-        });
+            // Nobody may wait any more.
+            let _ = reply.send(work());
+        };
+        self.jobs.send(Box::new(job)).map_err(|error| Problem::internal(&error))?;
         let done = done.await.map_err(|error| Problem::internal(&error));
         crate::metrics::hashed(started.elapsed());
         done
+    }
+}
+
+/// Hashes until the hasher is gone.
+fn work(waiting: &Mutex<Receiver<Job>>) {
+    // On Linux this is the calling thread's alone. A system that does not let it hashes at the priority of everything.
+    if let Err(error) = rustix::process::nice(NICENESS) {
+        tracing::warn!(error = %error, "passwords are hashed at the priority of everything else");
+    }
+    loop {
+        let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = job else { return };
+        // Who waits for it is told that it failed, and the thread goes on.
+        let _ = catch_unwind(AssertUnwindSafe(job));
     }
 }
 
@@ -172,6 +208,34 @@ mod tests {
         assert!(hasher.verify("correct horse battery", Some(&hash)).await.unwrap());
         assert!(!hasher.verify("correct horse batterz", Some(&hash)).await.unwrap());
         assert!(!hasher.verify("correct horse battery", None).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn hashing_stands_behind_everything_else() {
+        let hasher = Hasher::new(1, 2).unwrap();
+        assert!(!hasher.verify("whatever it is", None).await.unwrap());
+        // The 17th field behind the name is what `nice` says.
+        let nice = |task: &std::path::Path| {
+            let stat = std::fs::read_to_string(task.join("stat")).ok()?;
+            stat.rsplit_once(')')?.1.split_whitespace().nth(16)?.parse::<i32>().ok()
+        };
+        let own = nice(std::path::Path::new("/proc/thread-self")).unwrap();
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
+        let hashing = tasks.filter(|task| {
+            std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.starts_with("password-"))
+        });
+        let hashing: Vec<_> = hashing.filter_map(|task| nice(&task)).collect();
+        assert!(
+            !hashing.is_empty() && hashing.iter().all(|it| *it == (own + NICENESS).min(19)),
+            "{hashing:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_hash_that_panics_takes_no_thread_with_it() {
+        let hasher = Hasher::new(1, 2).unwrap();
+        assert!(hasher.run(|| -> bool { panic!("of the test") }).await.is_err());
+        assert!(!hasher.verify("whatever it is", None).await.unwrap());
     }
 
     #[tokio::test]
