@@ -172,24 +172,73 @@ async fn redirects_are_failures_and_answers_are_read_to_a_bound() {
     world.env.close().await;
 }
 
+/// Its whole life: each wait is the schedule's, and is passed by moving what is due, not by waiting. The endpoint takes
+/// other events meanwhile, so that it is not the circuit that decides.
 #[tokio::test(flavor = "multi_thread")]
-async fn after_the_tenth_failure_a_delivery_is_dead() {
+async fn after_ten_failures_a_delivery_is_dead_with_all_its_attempts() {
+    const OTHERS: u64 = 9;
     let world = World::new("dead").await;
     let partner = world.partner().await;
-    let sink = Sink::new(|_, _| answer(StatusCode::NOT_FOUND)).await;
-    let (endpoint, _) = world.endpoint(partner, &sink.url).await;
+    let refused = Arc::new(std::sync::OnceLock::new());
+    let of_sink = Arc::clone(&refused);
+    let sink = Sink::new(move |webhook, _| {
+        let first = of_sink.get_or_init(|| webhook.id.clone());
+        answer(if *first == webhook.id { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK })
+    })
+    .await;
+    let (endpoint, secret) = world.endpoint(partner, &sink.url).await;
     let notifier = world.notifier();
-    world.events(partner, 1).await;
-    due_in_seconds(&world, endpoint).await;
-    sqlx::query(
-        "UPDATE deliveries SET attempts = 9, next_attempt_at = UTC_TIMESTAMP(6) WHERE endpoint_id = ?",
+    let event = world.events(partner, 1).await.remove(0);
+    let of_endpoint = endpoint.uuid();
+    let id = of_endpoint.as_bytes().as_slice();
+    for failed in 1..=OTHERS as u8 {
+        // Planned, and by nobody under way.
+        let due = "SELECT TIMESTAMPDIFF(SECOND, UTC_TIMESTAMP(6), next_attempt_at) FROM deliveries
+            WHERE endpoint_id = ? AND status = 1 AND attempts = ? AND leased_by IS NULL";
+        let due: i64 = wait_until(&format!("attempt {} to be planned", failed + 1), BOUND, async || {
+            sqlx::query_scalar(due).bind(id).bind(failed).fetch_optional(world.env.pool()).await.unwrap()
+        })
+        .await;
+        let wait = notifier::schedule::WAITS[usize::from(failed)].as_secs_f64();
+        let (soonest, latest) = (0.8 * wait - BOUND.as_secs_f64(), 1.2 * wait + 1.0);
+        assert!((soonest..=latest).contains(&(due as f64)), "{due} s after {failed} failures");
+        world.events(partner, 1).await;
+        world.delivered(endpoint, failed.into()).await;
+        sqlx::query(
+            "UPDATE deliveries SET next_attempt_at = UTC_TIMESTAMP(6)
+            WHERE endpoint_id = ? AND status = 1 AND leased_by IS NULL",
+        )
+        .bind(id)
+        .execute(world.env.pool())
+        .await
+        .unwrap();
+    }
+    wait_until("the delivery to be given up", BOUND, async || world.deliveries(endpoint, 3).await == 1).await;
+    let tries: Vec<_> =
+        sink.received().into_iter().filter(|webhook| webhook.id == event.id.to_string()).collect();
+    assert_eq!(tries.len(), 10);
+    assert!(tries.iter().all(|it| it.body == tries[0].body && it.verifies_with(&secret)));
+    let kept: Vec<(u8, Option<u16>, bool)> = sqlx::query_as(
+        "SELECT attempt, status_code, error_class = 'status' FROM attempts WHERE endpoint_id = ? AND event_id = ?
+        ORDER BY attempt",
     )
-    .bind(endpoint.uuid().as_bytes().as_slice())
-    .execute(world.env.pool())
+    .bind(id)
+    .bind(event.id.uuid().as_bytes().as_slice())
+    .fetch_all(world.env.pool())
     .await
     .unwrap();
-    wait_until("the delivery to be given up", BOUND, async || world.deliveries(endpoint, 3).await == 1).await;
-    assert_eq!(sink.count(), 2);
+    assert_eq!(kept, (1..=10).map(|attempt| (attempt, Some(503), true)).collect::<Vec<_>>());
+    let ended = "SELECT COUNT(*) FROM deliveries WHERE endpoint_id = ? AND status = 3 AND attempts = 10
+        AND next_attempt_at IS NULL AND finished_at IS NOT NULL";
+    let ended: i64 = sqlx::query_scalar(ended).bind(id).fetch_one(world.env.pool()).await.unwrap();
+    assert_eq!(ended, 1);
+    assert_eq!(disabled_reason(&world, endpoint).await, None, "the endpoint goes on");
+    notifier.stop().await;
+    // Nor does a new start try it again.
+    let notifier = world.notifier();
+    world.events(partner, 1).await;
+    world.delivered(endpoint, OTHERS + 1).await;
+    assert_eq!(sink.count(), 10 + OTHERS + 1);
     notifier.stop().await;
     world.env.close().await;
 }
