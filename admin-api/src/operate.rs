@@ -21,7 +21,7 @@ use crate::problem::Problem;
 use crate::store::{commands as store, users};
 
 /// Longest `--reason`, as its column has it.
-const REASON_CHARS_MAX: usize = 500;
+const REASON_CHARS_MAX: usize = domain::command::limits::REASON_MAX;
 
 /// The settings of `admin-api command`.
 #[derive(Debug, Clone, clap::Args)]

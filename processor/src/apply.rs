@@ -7,6 +7,10 @@
 //! When a position is not where this process left it (it just took the partition over, another process was
 //! faster, or a COMMIT was answered by a broken connection), what the partition has left unannounced is announced
 //! from MySQL.
+//!
+//! Nothing is decided at a time that is far ahead of MySQL's clock: `waiting` says what waits for that.
+
+mod waiting;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -15,8 +19,10 @@ use std::time::{Duration, Instant};
 use domain::time::Timestamp;
 use jiff::tz::TimeZone;
 use rand::Rng as _;
-use runtime::health::Component;
+use runtime::health::{Component, Health};
 use tokio_util::sync::CancellationToken;
+
+use waiting::Waiting;
 
 use crate::announce::{Announcer, Batch};
 use crate::clock;
@@ -55,6 +61,24 @@ pub enum Stop {
     /// A human must look.
     #[error("{0}")]
     Halt(String),
+    /// A record of this partition carries a time that has not come.
+    #[error("{1}")]
+    Wait(PartitionKey, String),
+}
+
+/// Whether MySQL answers, whether all partitions move, and whether all clocks are right.
+pub struct Components {
+    mysql: Component,
+    ledger: Component,
+    clock: Component,
+}
+
+impl Components {
+    /// The applier's parts of a service.
+    pub fn of(health: &Health) -> Self {
+        let [mysql, ledger, clock] = ["mysql", "ledger", "clock"].map(|name| health.component(name));
+        Self { mysql, ledger, clock }
+    }
 }
 
 /// Applies batches on one connection.
@@ -66,6 +90,7 @@ pub struct Applier {
     expected: HashMap<PartitionKey, i64>,
     /// Partitions that stand still, and why.
     halted: BTreeMap<PartitionKey, String>,
+    waiting: Waiting,
     /// Whose calendar days caps count.
     zone: TimeZone,
     mysql: Component,
@@ -81,16 +106,17 @@ struct Done {
 }
 
 impl Applier {
-    /// An applier that has applied nothing yet. `mysql` and `ledger` tell whether MySQL answers and whether all
-    /// partitions move.
+    /// An applier that has applied nothing yet. `accepted_ahead_max_s` is how far ahead of MySQL's clock Kafka may have
+    /// stamped a record.
     pub fn new(
         session: Session,
         announcer: Announcer,
         zone: TimeZone,
-        mysql: Component,
-        ledger: Component,
+        accepted_ahead_max_s: u32,
+        components: Components,
         shutdown: CancellationToken,
     ) -> Self {
+        let Components { mysql, ledger, clock } = components;
         ledger.up();
         Self {
             session,
@@ -98,6 +124,7 @@ impl Applier {
             announcer,
             expected: HashMap::new(),
             halted: BTreeMap::new(),
+            waiting: Waiting::new(clock, accepted_ahead_max_s),
             zone,
             mysql,
             ledger,
@@ -111,12 +138,24 @@ impl Applier {
             self.announce(Done::default()).await;
             return Ok(());
         }
-        items.retain(|item| !self.halted.contains_key(&PartitionKey::of(item.position)));
+        items.retain(|item| !self.stands(PartitionKey::of(item.position)));
         items.sort_by_key(Item::fold_order);
-        match self.bisect(&mut items).await {
-            Err(Stop::Halt(why)) => self.apply_each_partition(items, why).await,
-            other => other,
+        // Ends, since each turn leaves a partition out.
+        loop {
+            match self.bisect(&mut items).await {
+                Err(Stop::Halt(why)) => return self.apply_each_partition(items, why).await,
+                Err(Stop::Wait(key, why)) => {
+                    self.waiting.begin(key, why);
+                    items.retain(|item| PartitionKey::of(item.position) != key);
+                }
+                other => return other,
+            }
         }
+    }
+
+    /// Whether nothing is taken from a partition.
+    fn stands(&self, key: PartitionKey) -> bool {
+        self.halted.contains_key(&key) || self.waiting.drops(key)
     }
 
     /// The partition is this process's from here on: what a former owner has left unannounced goes out, although no
@@ -124,6 +163,22 @@ impl Applier {
     pub fn take_over(&mut self, position: &StoredPosition) {
         self.announcer.catch_up(position);
         self.expected.insert(position.key, position.next_offset);
+        self.waiting.begun(position.key);
+    }
+
+    /// A partition that waited is somebody else's now.
+    pub fn leave(&mut self, key: PartitionKey) {
+        self.waiting.end(std::iter::once(key));
+    }
+
+    /// Partitions that stand still until the process is restarted.
+    pub fn halted(&self) -> impl Iterator<Item = PartitionKey> {
+        self.halted.keys().copied()
+    }
+
+    /// Partitions that wait for a time to come and are to be begun again.
+    pub fn waiting(&self) -> impl Iterator<Item = PartitionKey> {
+        self.waiting.partitions()
     }
 
     /// What a partition that cannot be consumed reports.
@@ -188,6 +243,7 @@ impl Applier {
         for (key, mut items) in partitions {
             match self.bisect(&mut items).await {
                 Err(Stop::Halt(why)) => self.halt(key, why),
+                Err(Stop::Wait(key, why)) => self.waiting.begin(key, why),
                 other => other?,
             }
         }
@@ -237,6 +293,9 @@ impl Applier {
             match error {
                 StoreError::Data(detail) => return Ok(Err(detail)),
                 StoreError::Fatal(why) => return Err(Stop::Halt(why)),
+                StoreError::Early(key, why) => return Err(Stop::Wait(key, why)),
+                // All partitions are decided by this clock.
+                StoreError::Clock(why) => self.waiting.own_clock(Some(why)),
                 StoreError::Transient(error) => {
                     tracing::warn!(error = %error, batch.size = items.len(), "batch is tried again");
                     refusals += u32::from(matches!(error, sqlx::Error::Database(_)));
@@ -256,7 +315,7 @@ impl Applier {
 
     async fn attempt(&mut self, items: &[Item]) -> Result<Done, StoreError> {
         let started = Instant::now();
-        let Loaded { positions, mut view, not_before } = self.load(items).await?;
+        let Loaded { positions, mut view, not_before, clock: database } = self.load(items).await?;
         let items = self.unapplied(items, &positions)?;
         if items.is_empty() {
             // Everything was applied before; the locks are given back.
@@ -265,7 +324,10 @@ impl Applier {
         }
         let letters: Vec<_> = view.dead_letters.values().map(|slot| slot.row.item.clone()).collect();
         load::load_conflicts(&mut self.session, &mut view, items.iter().chain(&letters)).await?;
-        let decided_at = clock::now().max(not_before);
+        let now = clock::now();
+        self.waiting.check(now, &items, database.latest())?;
+        self.waiting.own_clock(None);
+        let decided_at = now.max(not_before);
         let (view, effects) = decide_checked(&items, view, decided_at)?;
         let last: BTreeMap<PartitionKey, &Item> =
             items.iter().map(|item| (PartitionKey::of(item.position), item)).collect();
@@ -360,6 +422,7 @@ impl Applier {
     /// announcer gives up at a shutdown that finds Kafka away.
     async fn announce(&mut self, done: Done) {
         self.expected.extend(&done.partitions);
+        self.waiting.end(done.partitions.keys().copied());
         self.announcer.announce(Batch { events: done.effects.events, partitions: done.partitions }).await;
     }
 

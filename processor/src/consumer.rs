@@ -45,6 +45,8 @@ const KAFKA_TIMEOUT: Duration = Duration::from_secs(5);
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the applier may be behind before fetching is paused. Pausing throws away what was fetched ahead.
 const BLOCKED_MAX: Duration = Duration::from_secs(60);
+/// How often a partition that waits for a time to come is begun again.
+const WAITING_RETRY: Duration = Duration::from_secs(5);
 /// How long to wait before positions are read again while MySQL is away.
 const POSITIONS_RETRY: Duration = Duration::from_millis(500);
 
@@ -56,6 +58,8 @@ pub enum Input {
     Assigned(StoredPosition),
     /// A partition cannot be consumed.
     Halt(PartitionKey, String),
+    /// A partition that waited is consumed by somebody else.
+    Left(PartitionKey),
 }
 
 /// How far partitions are applied, for lag tools.
@@ -64,6 +68,15 @@ pub type Progress = Arc<Mutex<HashMap<PartitionKey, i64>>>;
 /// The partitions that this process consumes.
 pub type Owned = Arc<Mutex<BTreeSet<PartitionKey>>>;
 
+/// Partitions that are consumed and of which nothing is applied.
+#[derive(Debug, Clone, Default)]
+pub struct Standing {
+    /// Until the process is restarted.
+    pub halted: BTreeSet<PartitionKey>,
+    /// Until a time has come.
+    pub waiting: BTreeSet<PartitionKey>,
+}
+
 /// What the consumer thread shares with others.
 #[derive(Clone, Default)]
 pub struct Shared {
@@ -71,6 +84,19 @@ pub struct Shared {
     pub progress: Progress,
     /// Written by the consumer.
     pub owned: Owned,
+    /// Written by the applier.
+    pub standing: Arc<Mutex<Standing>>,
+}
+
+impl Shared {
+    /// The partitions of partner commands whose commands are applied.
+    pub fn applied(&self) -> BTreeSet<PartitionKey> {
+        let standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let owned = self.owned.lock().unwrap_or_else(PoisonError::into_inner);
+        let stands = |key: &&PartitionKey| standing.halted.contains(key) || standing.waiting.contains(key);
+        let moving = owned.iter().filter(|key| key.source == Source::Partner && !stands(key));
+        moving.copied().collect()
+    }
 }
 
 /// What the consumer thread works with.
@@ -79,7 +105,7 @@ pub struct Consumer {
     kafka: KafkaConfig,
     session: Session,
     input: mpsc::Sender<Input>,
-    progress: Progress,
+    shared: Shared,
     zone: TimeZone,
     health: Component,
     runtime: Handle,
@@ -90,6 +116,7 @@ pub struct Consumer {
     held: VecDeque<Input>,
     last_housekeeping: Instant,
     last_positions_try: Option<Instant>,
+    last_waiting_try: Instant,
 }
 
 /// Carries rebalances from the client's callback to the thread.
@@ -149,7 +176,7 @@ impl Consumer {
         health: Component,
         shutdown: CancellationToken,
     ) -> Result<Self, ConfigError> {
-        let Shared { progress, owned } = shared;
+        let owned = shared.owned.clone();
         let context = Context { assigned: Mutex::new(None), owned, prefix: kafka.clone() };
         let consumer: BaseConsumer<Context> = kafka.consumer(GROUP).create_with_context(context)?;
         consumer.subscribe(&[&kafka.topic(PARTNER_COMMANDS.name), &kafka.topic(BANK_COMMANDS.name)])?;
@@ -158,7 +185,7 @@ impl Consumer {
             kafka: kafka.clone(),
             session,
             input,
-            progress,
+            shared,
             zone,
             health,
             runtime: Handle::current(),
@@ -167,6 +194,7 @@ impl Consumer {
             held: VecDeque::new(),
             last_housekeeping: Instant::now(),
             last_positions_try: None,
+            last_waiting_try: Instant::now(),
         })
     }
 
@@ -181,6 +209,7 @@ impl Consumer {
                 }
             }
             self.begin_assigned();
+            self.begin_waiting();
             if self.last_housekeeping.elapsed() >= HOUSEKEEPING_INTERVAL {
                 self.housekeeping();
             }
@@ -268,6 +297,43 @@ impl Consumer {
         }
     }
 
+    /// Begins partitions again, at their positions, whose records were dropped since they carry a time that had not
+    /// come.
+    fn begin_waiting(&mut self) {
+        if self.last_waiting_try.elapsed() < WAITING_RETRY {
+            return;
+        }
+        self.last_waiting_try = Instant::now();
+        let waiting = self.shared.standing.lock().unwrap_or_else(PoisonError::into_inner).waiting.clone();
+        for key in waiting {
+            let owned = self.shared.owned.lock().unwrap_or_else(PoisonError::into_inner).contains(&key);
+            if !owned {
+                self.hand_over(Input::Left(key));
+            } else if let Err(why) = self.begin_again(key) {
+                tracing::warn!(
+                    topic = key.source.topic().name,
+                    partition = key.partition,
+                    why,
+                    "still waiting"
+                );
+            }
+        }
+    }
+
+    fn begin_again(&mut self, key: PartitionKey) -> Result<(), String> {
+        let (list, positions) = self.start_offsets(&[key])?;
+        for element in list.elements() {
+            // What was fetched ahead is thrown away.
+            let sought =
+                self.consumer.seek(element.topic(), element.partition(), element.offset(), KAFKA_TIMEOUT);
+            sought.map_err(|error| error.to_string())?;
+            for position in &positions {
+                self.hand_over(Input::Assigned(position.clone()));
+            }
+        }
+        Ok(())
+    }
+
     /// Where each partition is to be consumed from, and its position. Partitions that do not fit are reported and
     /// left out.
     fn start_offsets(
@@ -283,7 +349,7 @@ impl Consumer {
             self.session.reset();
             describe(&error)
         })?;
-        self.applied.clear();
+        self.applied.retain(|key, _| !partitions.contains(key));
         for key in partitions {
             let topic = self.kafka.topic(key.source.topic().name);
             let (low, high) = self
@@ -356,7 +422,8 @@ impl Consumer {
 
     /// Tells the group how far this process is; only lag tools read it.
     fn commit_progress(&self, mode: CommitMode) {
-        let progress = std::mem::take(&mut *self.progress.lock().unwrap_or_else(PoisonError::into_inner));
+        let progress = &self.shared.progress;
+        let progress = std::mem::take(&mut *progress.lock().unwrap_or_else(PoisonError::into_inner));
         if progress.is_empty() {
             return;
         }
@@ -399,7 +466,10 @@ fn read(message: &BorrowedMessage<'_>, position: Position, accepted_at: Timestam
 fn describe(error: &StoreError) -> String {
     match error {
         StoreError::Transient(error) => format!("MySQL is away: {error}"),
-        StoreError::Data(why) | StoreError::Fatal(why) => why.clone(),
+        StoreError::Data(why)
+        | StoreError::Clock(why)
+        | StoreError::Early(_, why)
+        | StoreError::Fatal(why) => why.clone(),
     }
 }
 

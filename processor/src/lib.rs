@@ -25,9 +25,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::announce::Announcer;
-use crate::apply::{Applier, Stop};
+use crate::apply::{Applier, Components, Stop};
 pub use crate::config::Config;
-use crate::consumer::{Consumer, Input, Progress, Shared};
+use crate::consumer::{Consumer, Input, Shared, Standing};
+use crate::item::Item;
+use crate::store::positions::PartitionKey;
 use crate::store::session::Session;
 use crate::sweep::Sweeper;
 
@@ -68,8 +70,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         Session::new(config.mysql.clone()),
         announcer,
         config.bank_time_zone.clone(),
-        health.component("mysql"),
-        health.component("ledger"),
+        config.accepted_ahead_max_seconds,
+        Components::of(&health),
         shutdown.clone(),
     );
     let (left, has_left) = tokio::sync::oneshot::channel();
@@ -83,7 +85,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         .context("the consumer thread cannot start")?;
 
     let sweeper =
-        Sweeper::new(&config.kafka, Session::new(config.mysql.clone()), shared.owned, shutdown.clone())?;
+        Sweeper::new(&config.kafka, Session::new(config.mysql.clone()), shared.clone(), shutdown.clone())?;
     let mut sweeping = tokio::spawn(sweeper.run());
 
     applier.idle().await;
@@ -99,7 +101,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         }
         if inputs.is_empty() {
             applier.idle().await;
-        } else if let Err(Stop::Shutdown) = apply(&mut applier, &shared.progress, &mut inputs).await {
+        } else if let Err(Stop::Shutdown) = apply(&mut applier, &shared, &mut inputs).await {
             break;
         }
     }
@@ -117,16 +119,23 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     Ok(())
 }
 
-async fn apply(applier: &mut Applier, progress: &Progress, inputs: &mut Vec<Input>) -> Result<(), Stop> {
-    let mut items = Vec::with_capacity(inputs.len());
+async fn apply(applier: &mut Applier, shared: &Shared, inputs: &mut Vec<Input>) -> Result<(), Stop> {
+    let mut items: Vec<Item> = Vec::with_capacity(inputs.len());
     for input in inputs.drain(..) {
         match input {
             Input::Item(item) => items.push(*item),
-            Input::Assigned(position) => applier.take_over(&position),
+            Input::Assigned(position) => {
+                // What was read of it before comes again.
+                items.retain(|item| PartitionKey::of(item.position) != position.key);
+                applier.take_over(&position);
+            }
             Input::Halt(partition, why) => applier.halt(partition, why),
+            Input::Left(partition) => applier.leave(partition),
         }
     }
     applier.apply(items).await?;
-    progress.lock().unwrap_or_else(PoisonError::into_inner).extend(applier.positions());
+    shared.progress.lock().unwrap_or_else(PoisonError::into_inner).extend(applier.positions());
+    let standing = Standing { halted: applier.halted().collect(), waiting: applier.waiting().collect() };
+    *shared.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;
     Ok(())
 }

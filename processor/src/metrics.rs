@@ -43,6 +43,15 @@ pub(crate) fn describe() {
         "From the broker's append of the oldest command of a batch to its commit"
     );
     describe_gauge!("wired_processor_halted_partitions", "Partitions that stopped and need a human");
+    describe_gauge!(
+        "wired_processor_waiting_partitions",
+        "Partitions that wait because a record was stamped with a time that has not come"
+    );
+    describe_gauge!(
+        "wired_processor_clock_ahead_seconds",
+        Unit::Seconds,
+        "How far this machine's clock is ahead of MySQL's; from 60 on nothing is applied"
+    );
     describe_gauge!("wired_processor_owned_partitions", "Partitions assigned to this process");
     describe_gauge!(
         "wired_processor_unannounced_batches",
@@ -65,6 +74,7 @@ pub(crate) fn retry(error: &StoreError) {
     let class = match error {
         StoreError::Transient(_) => "transient",
         StoreError::Data(_) => "data",
+        StoreError::Clock(_) | StoreError::Early(..) => "clock",
         StoreError::Fatal(_) => "fatal",
     };
     counter!("wired_processor_transaction_retries_total", "class" => class).increment(1);
@@ -121,6 +131,16 @@ pub(crate) fn unannounced(batches: usize) {
 /// How many partitions stand still.
 pub(crate) fn halted(partitions: usize) {
     gauge!("wired_processor_halted_partitions").set(partitions as f64);
+}
+
+/// How many partitions wait for a time that has not come.
+pub(crate) fn waiting(partitions: usize) {
+    gauge!("wired_processor_waiting_partitions").set(partitions as f64);
+}
+
+/// How far this machine's clock is ahead of MySQL's.
+pub(crate) fn clock_ahead(seconds: i64) {
+    gauge!("wired_processor_clock_ahead_seconds").set(seconds as f64);
 }
 
 /// How many partitions this process has.

@@ -2,18 +2,20 @@
 //!
 //! It only produces commands; whether something is really due is decided when they are applied, by the broker's time.
 //! So a wrong clock here, a second sweeper or a repeated command does no harm: what finds nothing to end leaves
-//! nothing. The holds of a partition are swept by the partition's owner, mandates by the owner of the first one.
+//! nothing. The holds of a partition are swept by the partition's owner, mandates by the owner of the first one; while a
+//! partition stands still, nothing is asked of it. What was asked for and is still there is asked for ever more rarely.
 
 use std::collections::HashMap;
-use std::sync::PoisonError;
+use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
-use domain::command::{PartnerCommand, PartnerEnvelope, SCHEMA};
+use domain::command::{MandateTerms, PartnerCommand, PartnerEnvelope, SCHEMA};
 use domain::fingerprint::Fingerprint;
 use domain::ids::{KeyId, PartnerId, PaymentId, bank_owner, expiry_id, mandate_end_id};
 use domain::time::Timestamp;
 use domain::topic::{PARTNER_COMMANDS, Source};
 use futures_util::future::join_all;
+use lru::LruCache;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use runtime::config::{ConfigError, KafkaConfig};
 use runtime::kafka::LogContext;
@@ -21,17 +23,20 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::clock;
-use crate::consumer::Owned;
+use crate::consumer::Shared;
 use crate::metrics;
-use crate::store::due;
+use crate::store::due::{self, DUE_MAX, DueHold};
 use crate::store::error::StoreError;
 use crate::store::positions::PartitionKey;
 use crate::store::session::Session;
 
 /// How often it looks. Sooner only costs reads; later, funds are held longer than was asked for.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How long a command may take to be applied before it is asked for again.
-const ASK_AGAIN: Duration = Duration::from_secs(30);
+/// How long a command may take to be applied before it is asked for again; after that twice as long each time, up to the
+/// second of these. What cannot be ended for days must not fill a topic.
+const ASK_AGAIN: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(3_600)];
+/// How many are remembered, about 100 bytes each. What is forgotten is asked for again with the next sweep.
+const ASKED_MAX: NonZeroUsize = NonZeroUsize::new(100_000).unwrap();
 /// How far back requests are looked for after a start, in seconds: a processor that stood still for longer than this
 /// leaves those from before unanswered for ever, which the requests' own status shows.
 const REQUESTS_WINDOW_S: i64 = 90 * 86_400;
@@ -45,9 +50,13 @@ pub(crate) struct Sweeper {
     session: Session,
     producer: FutureProducer<LogContext>,
     topic: String,
-    owned: Owned,
-    /// When each command was asked for.
-    asked: HashMap<Uuid, Instant>,
+    shared: Shared,
+    /// When each command was asked for last, and how long to wait then.
+    asked: LruCache<Uuid, (Instant, Duration)>,
+    /// Where the last sweep ended, when it did not come to the end.
+    holds_after: HashMap<i32, DueHold>,
+    mandates_after: Option<MandateTerms>,
+    requests_after: Option<MandateTerms>,
     /// Requests that end before this are dealt with.
     requests_since: Timestamp,
     shutdown: CancellationToken,
@@ -58,15 +67,18 @@ impl Sweeper {
     pub(crate) fn new(
         kafka: &KafkaConfig,
         session: Session,
-        owned: Owned,
+        shared: Shared,
         shutdown: CancellationToken,
     ) -> Result<Self, ConfigError> {
         Ok(Self {
             session,
             producer: kafka.producer().create_with_context(LogContext)?,
             topic: kafka.topic(PARTNER_COMMANDS.name),
-            owned,
-            asked: HashMap::new(),
+            shared,
+            asked: LruCache::new(ASKED_MAX),
+            holds_after: HashMap::new(),
+            mandates_after: None,
+            requests_after: None,
             requests_since: clock::now().plus_seconds(-REQUESTS_WINDOW_S),
             shutdown,
         })
@@ -88,26 +100,34 @@ impl Sweeper {
     }
 
     async fn sweep(&mut self) -> Result<(), StoreError> {
-        self.asked.retain(|_, at| at.elapsed() < ASK_AGAIN);
-        let owned = self.owned.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for key in owned.iter().filter(|key| key.source == Source::Partner) {
-            let due = due::holds(&mut self.session, key.partition, clock::now()).await?;
+        let applied = self.shared.applied();
+        for key in &applied {
+            let after = self.holds_after.remove(&key.partition);
+            let due = due::holds(&mut self.session, key.partition, clock::now(), after.as_ref()).await?;
+            if let Some(last) = last_of_full(&due) {
+                self.holds_after.insert(key.partition, *last);
+            }
             let commands = due.into_iter().map(|hold| {
                 let (id, root) = (expiry_id(hold.payment), hold.payment);
                 (root.uuid(), envelope(id, root, hold.partner, PartnerCommand::Expire))
             });
             self.ask(commands.collect(), Some(key.partition)).await;
         }
-        if owned.contains(&MANDATES) {
+        if applied.contains(&MANDATES) {
             let now = clock::now();
-            let mut due = due::mandates(&mut self.session, now).await?;
-            let requests = due::requests(&mut self.session, self.requests_since, now).await?;
-            let oldest = requests.first().and_then(|(_, terms)| terms.answer_by);
-            let settled = oldest.map_or_else(|| now.plus_seconds(-REQUESTS_OVERLAP_S), before);
-            self.requests_since = self.requests_since.max(settled);
+            let mut due = due::mandates(&mut self.session, now, self.mandates_after.as_ref()).await?;
+            self.mandates_after = last_of_full(&due).map(|(_, terms)| terms.clone());
+            let after = self.requests_after.take();
+            let requests = due::requests(&mut self.session, self.requests_since, now, after.as_ref()).await?;
+            self.requests_after = last_of_full(&requests).map(|(_, terms)| terms.clone());
+            if after.is_none() {
+                let oldest = requests.first().and_then(|(_, terms)| terms.answer_by);
+                let settled = oldest.map_or_else(|| now.plus_seconds(-REQUESTS_OVERLAP_S), before);
+                self.requests_since = self.requests_since.max(settled);
+            }
             due.extend(requests);
             let commands = due.into_iter().map(|(partner, terms)| {
-                let (id, key) = (mandate_end_id(terms.mandate, "expire"), terms.mandate.uuid());
+                let (id, key) = (mandate_end_id(partner, terms.mandate, "expire"), terms.mandate.uuid());
                 (key, envelope(id, id, partner, PartnerCommand::ExpireMandate(terms)))
             });
             self.ask(commands.collect(), None).await;
@@ -117,7 +137,8 @@ impl Sweeper {
 
     /// Produces what was not asked for just now. What Kafka does not take is asked for with the next sweep.
     async fn ask(&mut self, commands: Vec<(Uuid, PartnerEnvelope)>, partition: Option<i32>) {
-        let new = commands.iter().filter(|(_, envelope)| !self.asked.contains_key(&envelope.id.uuid()));
+        let asked = |id: Uuid| self.asked.peek(&id).is_some_and(|(at, wait)| at.elapsed() < *wait);
+        let new = commands.iter().filter(|(_, envelope)| !asked(envelope.id.uuid()));
         let (producer, topic) = (&self.producer, &self.topic);
         let sent = new.map(|(key, envelope)| async move {
             let value = envelope.encode();
@@ -129,8 +150,17 @@ impl Sweeper {
         });
         let delivered: Vec<_> = join_all(sent).await.into_iter().flatten().collect();
         metrics::expiries_asked(delivered.len());
-        self.asked.extend(delivered.into_iter().map(|id| (id, Instant::now())));
+        for id in delivered {
+            let before = self.asked.peek(&id).map(|(_, wait)| *wait * 2);
+            let wait = before.unwrap_or(ASK_AGAIN[0]).min(ASK_AGAIN[1]);
+            self.asked.put(id, (Instant::now(), wait));
+        }
     }
+}
+
+/// Where the next sweep goes on, when there may be more.
+fn last_of_full<T>(rows: &[T]) -> Option<&T> {
+    rows.last().filter(|_| rows.len() as i64 >= DUE_MAX)
 }
 
 fn before(time: Timestamp) -> Timestamp {

@@ -442,6 +442,8 @@ pub mod limits {
     pub const SANDBOX_BALANCE_MINOR_MAX: i64 = 100_000_000;
     /// One value of `metadata`.
     pub const METADATA_VALUE_MAX: usize = 500;
+    /// `reason` of a command of the bank.
+    pub const REASON_MAX: usize = 500;
 }
 
 impl PartnerEnvelope {
@@ -484,11 +486,11 @@ impl PartnerEnvelope {
             PartnerCommand::Expire => derived(expiry_id(self.root)),
             PartnerCommand::CancelMandate(terms) => {
                 terms.check()?;
-                derived(mandate_end_id(terms.mandate, "cancel"))
+                derived(mandate_end_id(self.partner, terms.mandate, "cancel"))
             }
             PartnerCommand::ExpireMandate(terms) => {
                 terms.check()?;
-                derived(mandate_end_id(terms.mandate, "expire"))
+                derived(mandate_end_id(self.partner, terms.mandate, "expire"))
             }
             PartnerCommand::SandboxMandate(sandbox) => {
                 sandbox.terms.check()?;
@@ -507,11 +509,15 @@ impl PartnerEnvelope {
 }
 
 impl BankEnvelope {
-    /// Reads a record's value.
+    /// Reads a record's value. The reason is measured here, for it stands in the row of what deals with dead letters,
+    /// which is never a dead letter itself.
     pub fn decode(value: &[u8]) -> Result<Self, DecodeError> {
         let envelope: Self = serde_json::from_slice(value)?;
         if envelope.schema != SCHEMA {
             return Err(DecodeError::Schema(envelope.schema));
+        }
+        if envelope.reason.chars().count() > limits::REASON_MAX {
+            return Err(DecodeError::Field("the reason is too long"));
         }
         match &envelope.command {
             BankCommand::Deposit(command) | BankCommand::Withdrawal(command) => {

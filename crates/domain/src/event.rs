@@ -50,6 +50,8 @@ codes! {
         MandateDeclined = 18 "mandate.declined",
         /// A mandate, or the request for it, came to its time.
         MandateExpired = 19 "mandate.expired",
+        /// The bank moved back what someone else had put into an account of the partner.
+        AccountDebited = 20 "account.debited",
     }
 }
 
@@ -118,10 +120,10 @@ pub struct MandateView {
     pub reference: Option<String>,
 }
 
-/// A credit from outside, as the partner sees it: `data.account`.
+/// A credit from outside, or the debit that moves it back, as the partner sees it: `data.account`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreditView {
-    /// The credited account.
+    /// The account.
     pub id: AccountId,
     /// Decimal string.
     pub amount: String,
@@ -129,7 +131,7 @@ pub struct CreditView {
     pub currency: Currency,
     /// Decimal string: the balance after it.
     pub balance: String,
-    /// Where the money came from; for a transfer its description, which both sides read.
+    /// Where the money came from, or had come from; for a transfer its description, which both sides read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
 }

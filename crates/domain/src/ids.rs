@@ -78,9 +78,11 @@ pub fn expiry_id(root: PaymentId) -> PaymentId {
     PaymentId::from_uuid(Uuid::new_v5(&root.uuid(), b"expire"))
 }
 
-/// The id of the command that ends a mandate by `cause`: however often it is asked for, it is one command.
-pub fn mandate_end_id(mandate: MandateId, cause: &str) -> PaymentId {
-    PaymentId::from_uuid(Uuid::new_v5(&mandate.uuid(), cause.as_bytes()))
+/// The id of the command by which `partner` ends a mandate, by `cause`: however often it is asked for, it is one
+/// command. It names the partner, so that what became of one that names a foreign mandate is not taken for the right
+/// partner's.
+pub fn mandate_end_id(partner: PartnerId, mandate: MandateId, cause: &str) -> PaymentId {
+    PaymentId::from_uuid(Uuid::new_v5(&mandate.uuid(), format!("{partner}\0{cause}").as_bytes()))
 }
 
 /// The id of an account or mandate command that the same cause must find again.

@@ -35,6 +35,7 @@ pub const fn of(event_type: EventType) -> &'static str {
         EventType::TransferRejected => file!("transfer.rejected"),
         EventType::MandateDeclined => file!("mandate.declined"),
         EventType::MandateExpired => file!("mandate.expired"),
+        EventType::AccountDebited => file!("account.debited"),
     }
 }
 

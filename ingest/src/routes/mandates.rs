@@ -253,7 +253,7 @@ pub async fn cancel(
         let command = PartnerCommand::CancelMandate(terms_of(&row));
         let envelope = PartnerEnvelope {
             schema: SCHEMA,
-            id: mandate_end_id(id, "cancel"),
+            id: mandate_end_id(caller.partner.id, id, "cancel"),
             // Commands on one mandate stay in order.
             root: PaymentId::from_uuid(id.uuid()),
             partner: caller.partner.id,

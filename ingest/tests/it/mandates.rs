@@ -212,7 +212,7 @@ async fn a_mandate_is_given_up_by_one_command_however_often_it_is_asked_for() {
     assert_eq!((ended.status, ended.json()["status"].as_str()), (200, Some("revoked")));
     let [one, two]: [Record; 2] = bench.records().try_into().unwrap();
     let envelope = one.envelope();
-    assert_eq!(envelope.id, mandate_end_id(id, "cancel"));
+    assert_eq!(envelope.id, mandate_end_id(bench.partner, id, "cancel"));
     assert_eq!((envelope.id, envelope.fingerprint), (two.envelope().id, two.envelope().fingerprint));
     let PartnerCommand::CancelMandate(terms) = envelope.command else { panic!("a cancel") };
     assert_eq!(

@@ -69,10 +69,9 @@ impl Fold {
         Posting::check(debit, credit, amount)
     }
 
-    /// The partner whose account it is sees the payment, and it is a test payment when he is a test partner.
+    /// The partner whose account it is sees the payment, and it is a test payment when the account holds test money.
     fn show_to_owner(&self, account: AccountId, payment: &mut Payment) {
         payment.partner = self.partner_that_owns(account);
-        let partner = payment.partner.and_then(|id| self.view.partners.get(&id));
-        payment.livemode = partner.is_none_or(|partner| partner.livemode);
+        payment.livemode = self.holds_real_money(account);
     }
 }

@@ -81,7 +81,9 @@ impl Fold {
                     PartnerCommand::Transfer(_) => EventType::TransferRejected,
                     // The processor asks again.
                     PartnerCommand::Expire | PartnerCommand::ExpireMandate(_) => return,
-                    PartnerCommand::CancelMandate(_) | PartnerCommand::SandboxMandate(_) => {
+                    // So may the partner, under the same id: nothing else would ever end its mandate.
+                    PartnerCommand::CancelMandate(_) => return,
+                    PartnerCommand::SandboxMandate(_) => {
                         return self.partner_change(item, envelope, envelope.id.uuid(), Err(failed));
                     }
                 };

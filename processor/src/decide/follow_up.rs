@@ -156,6 +156,12 @@ impl Fold {
             Ok((root, posting)) => {
                 reversal.partner = root.partner;
                 let root = self.give_back(root, &mut reversal, &posting);
+                // Who had been told of the money is told that it is gone; whose payment it was reads more.
+                let debited = reversal.accounts.map(|[debited, _]| debited);
+                let owner = debited.and_then(|account| self.partner_that_owns(account));
+                if owner != root.partner {
+                    asked.told = debited.and_then(|account| self.tell_debit(account, &reversal, &root));
+                }
                 asked.event_sequence = self.tell_payment(&root, EventType::PaymentReversed);
             }
             Err(reason) => reversal.reason = Some(reason),

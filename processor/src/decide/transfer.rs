@@ -48,6 +48,7 @@ impl Fold {
         command: &BankTransfer,
     ) {
         let (mut transfer, mut asked) = self.asked_by_bank(item, envelope, fingerprint);
+        transfer.livemode = self.holds_real_money(command.from);
         let checked = self.account(command.from).and_then(|from| {
             let to = self.account(command.to)?;
             check_transfer(item, from, to, transfer.amount)
@@ -92,6 +93,21 @@ impl Fold {
 
     /// A partner learns of money that someone else put into its account.
     pub(super) fn tell_credit(&mut self, account: AccountId, payment: &Payment) -> Told {
+        self.tell_account(account, payment.amount, said_to_both(payment), EventType::AccountCredited)
+    }
+
+    /// And that the bank moved it back, as `reversal` did with what `root` had moved.
+    pub(super) fn tell_debit(&mut self, account: AccountId, reversal: &Payment, root: &Payment) -> Told {
+        self.tell_account(account, reversal.amount, said_to_both(root), EventType::AccountDebited)
+    }
+
+    fn tell_account(
+        &mut self,
+        account: AccountId,
+        amount: Option<Amount>,
+        reference: Option<String>,
+        event_type: EventType,
+    ) -> Told {
         #[derive(Serialize)]
         struct Data {
             account: CreditView,
@@ -100,12 +116,12 @@ impl Fold {
         let account = self.account(account).ok()?;
         let view = CreditView {
             id: account.id,
-            amount: payment.amount?.to_string(),
+            amount: amount?.to_string(),
             currency: account.currency,
             balance: decimal_text(account.balance_minor, account.currency),
-            reference: said_to_both(payment),
+            reference,
         };
-        Some((partner, self.tell(partner, EventType::AccountCredited, &Data { account: view })))
+        Some((partner, self.tell(partner, event_type, &Data { account: view })))
     }
 
     pub(super) fn partner_that_owns(&self, account: AccountId) -> Option<PartnerId> {
@@ -113,6 +129,11 @@ impl Fold {
             Owner::Partner(partner) => Some(partner),
             Owner::Customer(_) | Owner::Bank => None,
         }
+    }
+
+    /// Whether what an account takes part in is real; of an account that nobody knows it is said to be.
+    pub(super) fn holds_real_money(&self, account: AccountId) -> bool {
+        self.account(account).map_or(true, |account| account.livemode)
     }
 
     pub(super) fn account(&self, id: AccountId) -> Result<&Account, Reason> {

@@ -3,6 +3,8 @@
 use sqlx::Error;
 use sqlx::mysql::MySqlDatabaseError;
 
+use super::positions::PartitionKey;
+
 /// Why a transaction did not commit.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -12,6 +14,12 @@ pub enum StoreError {
     /// A value of one of the records does not fit: the record is to be found and set aside.
     #[error("a value does not fit: {0}")]
     Data(String),
+    /// This machine's clock is ahead of MySQL's: nothing may be decided until it is right.
+    #[error("{0}")]
+    Clock(String),
+    /// A record of this partition was accepted at a time that has not come, by MySQL's clock: it has to wait.
+    #[error("{1}")]
+    Early(PartitionKey, String),
     /// Anything else, a broken invariant of ours included: nothing is applied and a human must look.
     #[error("{0}")]
     Fatal(String),

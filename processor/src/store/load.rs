@@ -5,6 +5,7 @@
 //! for.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use domain::account::{AccountStatus, Owner, OwnerKind};
 use domain::fingerprint::Fingerprint;
@@ -22,10 +23,11 @@ use uuid::Uuid;
 use super::dead_letters;
 use super::error::StoreError;
 use super::facts::Facts;
-use super::positions::{StoredPosition, select_for_update};
+use super::positions::{StoredPosition, database_clock, select_for_update};
 use super::references::References;
 use super::row::{Columns as _, unreadable};
 use super::session::Session;
+use crate::clock::DatabaseClock;
 use crate::decide::{Account, Mandate, Partner, Payment, Sequence, Slot, Spent, View};
 use crate::item::Item;
 
@@ -33,7 +35,6 @@ use crate::item::Item;
 const PARTNER_ACTIVE: i64 = 1;
 
 /// The state that a batch is decided on, under lock.
-#[derive(Default)]
 pub struct Loaded {
     /// The positions of its partitions.
     pub positions: Vec<StoredPosition>,
@@ -41,6 +42,8 @@ pub struct Loaded {
     pub view: View,
     /// The latest time of any locked account: nothing may be decided before it.
     pub not_before: Timestamp,
+    /// MySQL's clock.
+    pub clock: DatabaseClock,
 }
 
 /// What a statement of the text reads.
@@ -67,8 +70,13 @@ pub async fn load(
     zone: &TimeZone,
 ) -> Result<Loaded, StoreError> {
     let (sql, sets) = statements(references);
+    let mut loaded = Loaded {
+        positions: Vec::new(),
+        view: View::default(),
+        not_before: Timestamp::default(),
+        clock: DatabaseClock { read: Timestamp::default(), sent: Instant::now() },
+    };
     let answer = session.send(&sql).await?;
-    let mut loaded = Loaded::default();
     if answer.rows.len() < sets.len() {
         return Err(StoreError::Fatal("the reads of a batch gave too few answers".to_owned()));
     }
@@ -93,7 +101,10 @@ impl Loaded {
         match set {
             // The one has no rows, the other is read as a whole.
             Set::Begin | Set::DeadLetters => {}
-            Set::Positions => self.positions.push(StoredPosition::read(row)?),
+            Set::Positions => {
+                self.positions.push(StoredPosition::read(row)?);
+                self.clock.read = database_clock(row)?;
+            }
             Set::Used => {
                 let fingerprint = Fingerprint::from_bytes(row.bytes(1)?).ok_or_else(|| unreadable(1))?;
                 view.used.insert(row.uuid(0)?, fingerprint);

@@ -1,5 +1,6 @@
 //! How far each partition is applied and announced.
 
+use domain::time::Timestamp;
 use domain::topic::{Position, Source};
 use runtime::sql::Sql;
 use sqlx::mysql::MySqlRow;
@@ -37,6 +38,11 @@ pub struct StoredPosition {
     pub record_hash: Option<[u8; 32]>,
 }
 
+/// MySQL's clock, when a row of [`select_for_update`] was asked for.
+pub fn database_clock(row: &MySqlRow) -> Result<Timestamp, StoreError> {
+    row.time(5)
+}
+
 impl StoredPosition {
     /// Reads a row of [`select_for_update`].
     pub fn read(row: &MySqlRow) -> Result<Self, StoreError> {
@@ -53,7 +59,9 @@ impl StoredPosition {
     }
 }
 
-const COLUMNS: &str = "SELECT source, kafka_partition, next_offset, announced_offset, record_hash FROM positions FORCE INDEX (PRIMARY) \
+/// The clock costs no statement of its own here.
+const COLUMNS: &str = "SELECT source, kafka_partition, next_offset, announced_offset, record_hash, \
+     TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) FROM positions FORCE INDEX (PRIMARY) \
      WHERE (source, kafka_partition) IN (";
 
 /// The fence: whoever locks a partition's row owns the partition until he commits.

@@ -53,6 +53,7 @@ impl References {
         let mut wanted = Wanted::default();
         for item in items.iter().chain(letters) {
             references.item(item, &mut wanted);
+            wanted.owners.extend(debited_by(item, facts));
         }
         facts.learn(session, &wanted).await?;
         references.know(&wanted, facts);
@@ -228,7 +229,7 @@ impl References {
                 self.cover_owner(view, command.account)
             }
             BankCommand::Transfer(transfer) => self.cover_owner(view, transfer.to),
-            BankCommand::Reversal(reversal) => self.cover_root(view, reversal.payment),
+            BankCommand::Reversal(reversal) => self.cover_reversal(view, reversal.payment),
             BankCommand::OpenAccount(_)
             | BankCommand::GrantMandate(_)
             | BankCommand::DeclineMandate { .. }
@@ -240,6 +241,13 @@ impl References {
             | BankCommand::RedriveDeadLetters { .. }
             | BankCommand::RejectDeadLetter(_) => true,
         }
+    }
+
+    /// The one that had been credited is told.
+    fn cover_reversal(&self, view: &View, root: PaymentId) -> bool {
+        let credited =
+            view.payments.get(&root).and_then(|slot| slot.row.accounts).map(|[_, credited]| credited);
+        self.cover_root(view, root) && credited.is_none_or(|account| self.cover_owner(view, account))
     }
 
     fn cover_root(&self, view: &View, root: PaymentId) -> bool {
@@ -257,4 +265,11 @@ impl References {
             Owner::Customer(_) | Owner::Bank => true,
         })
     }
+}
+
+/// The account that a reversal debits, once it is known what it moves back: otherwise the next look adds it.
+fn debited_by(item: &Item, facts: &mut Facts) -> Option<AccountId> {
+    let Content::Bank(envelope, _) = &item.content else { return None };
+    let BankCommand::Reversal(reversal) = &envelope.command else { return None };
+    facts.payment(reversal.payment)?.accounts[1]
 }

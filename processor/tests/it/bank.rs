@@ -12,7 +12,7 @@ use domain::time::{Day, Timestamp};
 use domain::topic::{EVENTS, PARTNER_COMMANDS, Position, Source};
 use processor::Config;
 use processor::announce::Announcer;
-use processor::apply::Applier;
+use processor::apply::{Applier, Components};
 use processor::item::Item;
 use processor::store::session::Session;
 use rdkafka::Message as _;
@@ -66,7 +66,10 @@ impl Bank {
     }
 
     pub(crate) fn start(&self) -> Running {
-        let config = self.config();
+        Self::start_with(self.config())
+    }
+
+    pub(crate) fn start_with(config: Config) -> Running {
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(processor::run(config.clone(), shutdown.clone()));
         Running { config, shutdown, task }
@@ -78,6 +81,7 @@ impl Bank {
             kafka: self.env.kafka.clone(),
             private: PrivateListenConfig { private_listen: testkit::free_address() },
             batch_max: 500,
+            accepted_ahead_max_seconds: 60,
             bank_time_zone: jiff::tz::TimeZone::UTC,
         }
     }
@@ -89,8 +93,9 @@ impl Bank {
         let announcer =
             Announcer::start(&config.kafka, session(), health.component("events"), shutdown.clone());
         let announcer = announcer.expect("a producer");
-        let (mysql, ledger) = (health.component("mysql"), health.component("ledger"));
-        (Applier::new(session(), announcer, jiff::tz::TimeZone::UTC, mysql, ledger, shutdown), health)
+        let (zone, ahead, components) =
+            (jiff::tz::TimeZone::UTC, config.accepted_ahead_max_seconds, Components::of(&health));
+        (Applier::new(session(), announcer, zone, ahead, components, shutdown), health)
     }
 
     /// Asks for `command` and waits until it is applied.

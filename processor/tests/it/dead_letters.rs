@@ -141,6 +141,64 @@ async fn dead_letters_are_applied_in_order_behind_their_root_once_they_fit() {
     bank.env.close().await;
 }
 
+/// What deals with dead letters is never one because of what it finds, so its own text has to be read first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reason_that_fits_no_column_is_set_aside_and_stops_nothing() {
+    let bank = Bank::new("long-reason", 1).await;
+    let running = bank.start();
+    let root = uuid::Uuid::now_v7();
+    for command in [
+        BankCommand::RedriveDeadLetters { root },
+        BankCommand::RejectDeadLetter(RejectDeadLetter {
+            source: Source::Partner,
+            partition: 0,
+            offset: 0,
+            root: Some(root),
+        }),
+    ] {
+        let mut envelope = testkit::fixtures::bank(testkit::fixtures::user_id(), command);
+        envelope.reason = "ä".repeat(501);
+        bank.env.produce_bank(&envelope).await;
+        // As long as it may be.
+        (envelope.id, envelope.reason) = (uuid::Uuid::now_v7(), "ä".repeat(500));
+        bank.env.produce_bank(&envelope).await;
+        // Behind a dead letter of its root it still says what it found.
+        bank.decided(envelope.id).await;
+    }
+    assert_eq!(bank.words("SELECT reason FROM dead_letters").await, ["undecodable", "undecodable"]);
+    assert_eq!(bank.number("SELECT COUNT(*) FROM changes WHERE CHAR_LENGTH(actor_reason) = 500").await, 2);
+    running.says(200, "").await;
+    running.stop().await;
+    bank.env.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_that_was_given_up_can_be_asked_for_again() {
+    let bank = Bank::new("reject-cancel", 1).await;
+    let running = bank.start();
+    // Behind what cannot be read of its mandate, the cancel waits; both are given up.
+    let mandate = bank.customers[0].1;
+    let key = mandate.uuid().as_bytes().to_vec();
+    let id = domain::ids::mandate_end_id(bank.partner, mandate, "cancel");
+    let cancel = bank.on_mandate(id, PartnerCommand::CancelMandate(crate::money::terms(mandate)));
+    let records = [(key.clone(), b"no command".to_vec()), (key.clone(), cancel.encode())];
+    bank.env.produce_all(PARTNER_COMMANDS, Some(5), &records).await;
+    let open = "SELECT COUNT(*) FROM dead_letters WHERE status = 1";
+    wait_until("both are set aside", PATIENCE, async || bank.number(open).await == 2).await;
+    for offset in [0, 1] {
+        let letter =
+            RejectDeadLetter { source: Source::Partner, partition: 5, offset, root: Some(mandate.uuid()) };
+        bank.apply(BankCommand::RejectDeadLetter(letter)).await;
+    }
+    assert_eq!(bank.number("SELECT COUNT(*) FROM mandates WHERE status = 1").await, 1, "it goes on");
+    bank.env.produce_all(PARTNER_COMMANDS, Some(5), &[(key, cancel.encode())]).await;
+    bank.decided(id.uuid()).await;
+    assert_eq!(bank.number("SELECT COUNT(*) FROM mandates WHERE status = 3").await, 1, "revoked");
+    running.stop().await;
+    bank.assert_sound().await;
+    bank.env.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_processor_redrove_is_announced_by_the_next() {
     let bank = Bank::new("redrive-kill", 1).await;

@@ -2,8 +2,10 @@
 
 mod announcing;
 mod bank;
+mod clocks;
 mod dead_letters;
 mod environment;
 mod money;
 mod posting;
+mod sweeping;
 mod takeover;

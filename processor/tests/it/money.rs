@@ -192,8 +192,8 @@ async fn mandates_and_requests_for_them_come_to_their_time() {
     ))
     .await;
     // One that the partner gives up, twice.
-    let cancel =
-        bank.on_mandate(mandate_end_id(cancelled, "cancel"), PartnerCommand::CancelMandate(terms(cancelled)));
+    let id = mandate_end_id(bank.partner, cancelled, "cancel");
+    let cancel = bank.on_mandate(id, PartnerCommand::CancelMandate(terms(cancelled)));
     bank.pay(&[cancel.clone(), cancel]).await;
     bank.waits("both expire", "SELECT COUNT(*) FROM mandates WHERE status = 5", 2).await;
     assert_eq!(bank.number("SELECT COUNT(*) FROM mandates WHERE status = 3 AND account_id IS NULL").await, 1);

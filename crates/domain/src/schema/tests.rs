@@ -135,6 +135,16 @@ fn data(event_type: EventType) -> Box<RawValue> {
             };
             return of("account", &view);
         }
+        EventType::AccountDebited => {
+            let view = CreditView {
+                id: AccountId::from_uuid(uuid(5)),
+                amount: "100.00".to_owned(),
+                currency: Currency::EUR,
+                balance: "1250.00".to_owned(),
+                reference: Some("pay-in 7".to_owned()),
+            };
+            return of("account", &view);
+        }
         EventType::MandateActive => return mandate(MandateStatus::Active),
         EventType::MandateDeclined => return mandate(MandateStatus::Declined),
         EventType::MandateRevoked => return mandate(MandateStatus::Revoked),

@@ -145,12 +145,12 @@ impl City {
             15..=16 => Self::of_the_bank(partner, expiry_id(root), root, PartnerCommand::Expire),
             17 => {
                 let terms = self.terms(generation, &mut dice);
-                let end = mandate_end_id(terms.mandate, "cancel");
+                let end = mandate_end_id(partner, terms.mandate, "cancel");
                 Self::partner(partner, &end.to_string(), end, end, PartnerCommand::CancelMandate(terms))
             }
             18 => {
                 let terms = self.terms(generation, &mut dice);
-                let end = mandate_end_id(terms.mandate, "expire");
+                let end = mandate_end_id(partner, terms.mandate, "expire");
                 Self::of_the_bank(partner, end, end, PartnerCommand::ExpireMandate(terms))
             }
             _ => {

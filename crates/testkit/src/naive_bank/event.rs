@@ -47,7 +47,7 @@ pub enum About {
         /// Where it stands.
         status: MandateStatus,
     },
-    /// A credit.
+    /// A credit, or a debit that moves one back.
     Account {
         /// Which account.
         id: AccountId,
@@ -118,11 +118,20 @@ impl NaiveBank {
 
     /// Tells the partner that owns an account, if any, that it was credited.
     pub(super) fn tell_credit(&mut self, id: AccountId, amount: Amount) {
+        self.tell_account(id, amount, EventType::AccountCredited);
+    }
+
+    /// The same of what was credited and is moved back.
+    pub(super) fn tell_debit(&mut self, id: AccountId, amount: Amount) {
+        self.tell_account(id, amount, EventType::AccountDebited);
+    }
+
+    fn tell_account(&mut self, id: AccountId, amount: Amount, event_type: EventType) {
         let (Some(partner), account) = (self.owning_partner(id), &self.accounts[&id]) else { return };
         // What fits a balance fits an i64.
         let balance = decimal_text(account.balance as i64, account.currency);
         let about = About::Account { id, amount: amount.to_string(), balance };
-        self.tell(partner, EventType::AccountCredited, about);
+        self.tell(partner, event_type, about);
     }
 
     pub(super) fn tell_mandate(&mut self, id: MandateId, event_type: EventType) {

@@ -137,6 +137,9 @@ impl NaiveBank {
             Ok(accounts) => {
                 reversal.partner = root.ok().and_then(|root| root.partner);
                 let root = self.give_back(command.payment, &mut reversal, accounts);
+                if self.owning_partner(accounts[0]) != root.partner {
+                    self.tell_debit(accounts[0], reversal.amount.unwrap());
+                }
                 self.tell_payment(command.payment, &root, EventType::PaymentReversed);
             }
         }

@@ -205,6 +205,9 @@ impl NaiveBank {
         let mut transfer = Payment::of_bank(PaymentKind::Transfer, id);
         transfer.accounts = Some([command.from, command.to]);
         transfer.amount = Amount::new(command.amount_minor, command.currency).ok();
+        if let Ok(from) = self.account(command.from) {
+            transfer.livemode = from.livemode;
+        }
         let amount = transfer.amount.unwrap();
         if let Err(reason) = self.may_move(command.from, command.to, amount, when) {
             transfer.reason = Some(reason);
@@ -262,8 +265,8 @@ impl NaiveBank {
         let mut payment = Payment::of_bank(kind, id);
         payment.amount = Amount::new(command.amount_minor, command.currency).ok();
         payment.partner = self.owning_partner(command.account);
-        if let Some(partner) = payment.partner.and_then(|id| self.partners.get(&id)) {
-            payment.livemode = partner.livemode;
+        if let Ok(account) = self.account(command.account) {
+            payment.livemode = account.livemode;
         }
         payment
     }

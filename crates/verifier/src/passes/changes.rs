@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use domain::{
     command::{BankCommand, PartnerCommand},
     fingerprint::Fingerprint,
-    ids::{ChangeId, MandateId, PaymentId, conflict_id, mandate_end_id},
+    ids::{ChangeId, MandateId, PartnerId, PaymentId, conflict_id, mandate_end_id},
     payment::{PaymentKind, Reason},
     topic::Source,
 };
@@ -182,7 +182,11 @@ fn check(report: &mut Report, change: &Change, referred: &Referred, progress: &m
 
 /// Ids and fingerprints are what makes a repeat find the first command.
 fn check_id(report: &mut Report, row: &Row<'_>, change: &Change, command: &Command, referred: &Referred) {
-    let ended_by = |mandate, cause: &str| Some(mandate_end_id(mandate, cause).uuid());
+    // A row names the partner that was told, so who asked for what was refused is not known.
+    let ended_by = |mandate, cause: &str| {
+        let partner = PartnerId::from_uuid(change.partner?);
+        Some(mandate_end_id(partner, mandate, cause).uuid())
+    };
     let (derived, funds) = match command {
         Command::Bank(_) => {
             let same = Fingerprint::of(&[change.command.as_bytes()]).as_bytes()[..] == change.fingerprint[..];

@@ -344,6 +344,52 @@ fn a_transfer_to_another_partner_tells_both() {
     assert_eq!(view.accounts[&new_account(3)].row.balance_minor, 600);
 }
 
+/// Whoever was told of money is told that it is gone, in the same words, and learns nothing of the sender's own.
+#[test]
+fn a_reversal_tells_the_partner_that_had_been_credited() {
+    let mut view = World::new().view;
+    let theirs = world::account(new_account(3), Owner::Partner(partner(2)), 0);
+    view.accounts.insert(theirs.id, Slot::read(theirs));
+    shop(&mut view).balance_minor = 1_000;
+    let mut sent = transfer("t", 2, 3, 600, true);
+    if let Content::Partner(envelope) = &mut sent.content
+        && let PartnerCommand::Transfer(command) = &mut envelope.command
+    {
+        command.reference = Some("the sender's own".to_owned());
+        command.description = Some("for both".to_owned());
+    }
+    let of_customer = BankTransfer {
+        from: customer_account(),
+        to: new_account(3),
+        amount_minor: 50,
+        currency: EUR,
+        description: Some("rent".to_owned()),
+    };
+    let of_customer = world::bank(1, BankCommand::Transfer(of_customer));
+    let by_bank = of_customer.id().map(PaymentId::from_uuid).unwrap();
+    let reversal = |id, payment, part| world::bank(id, BankCommand::Reversal(Reversal { payment, part }));
+    let items = [
+        reversal(2, payment_id(partner(1), "t"), Some(part(200))),
+        reversal(3, by_bank, None),
+        reversal(4, payment_id(partner(1), "own"), None),
+    ];
+    let (view, left) = decide(&[sent, of_customer, world::payment("own", 100)], view, world::DECIDED_AT);
+    assert!(left.payments.iter().all(|row| row.status == PaymentStatus::Posted), "{:?}", left.payments);
+    let (view, left) = decide(&items, view, world::DECIDED_AT);
+    let told: Vec<_> = left.events.iter().map(|event| (event.partner, event.event_type)).collect();
+    let (debited, reversed) = (EventType::AccountDebited, EventType::PaymentReversed);
+    assert_eq!(
+        told,
+        [(partner(2), debited), (partner(1), reversed), (partner(2), debited), (partner(1), reversed)]
+    );
+    assert!(left.events[0].data.contains(r#""amount":"2.00""#) && left.events[0].data.contains("for both"));
+    assert!(!left.events[0].data.contains("the sender's own"));
+    assert!(left.events[2].data.contains("rent"), "{}", left.events[2].data);
+    let asked: Vec<_> = left.payments.iter().map(|row| row.asked.told.map(|(partner, _)| partner)).collect();
+    assert_eq!(asked, [Some(partner(2)), Some(partner(2)), None], "its own payment is told by its reversal");
+    assert_eq!(view.accounts[&new_account(3)].row.balance_minor, 400);
+}
+
 #[test]
 fn an_expiry_behind_a_dead_letter_is_not_kept_since_it_comes_again() {
     let (mut view, id) = authorized(World::new().view);
@@ -506,8 +552,13 @@ fn terms(n: u128) -> MandateTerms {
 }
 
 fn end(n: u128, cause: &str, command: PartnerCommand) -> Item {
-    let id = mandate_end_id(new_mandate(n), cause);
-    let mut item = world::partner_command(partner(1), cause, id, command);
+    end_by(1, n, cause, command)
+}
+
+/// The end of a mandate, asked for by this partner.
+fn end_by(by: u128, n: u128, cause: &str, command: PartnerCommand) -> Item {
+    let id = mandate_end_id(partner(by), new_mandate(n), cause);
+    let mut item = world::partner_command(partner(by), cause, id, command);
     if let Content::Partner(envelope) = &mut item.content {
         envelope.id = id;
     }
@@ -550,20 +601,42 @@ fn a_mandate_expires_when_its_time_has_come_and_not_before() {
     assert_eq!((reasons(&left), left.duplicates), (vec![None], 1));
     assert_eq!(view.mandates[&world::mandate_id()].row.status, MandateStatus::Expired);
     // A cancel after that, and one of a foreign mandate, are refused.
-    let foreign = {
-        let mut item = end(1, "cancel", PartnerCommand::CancelMandate(terms(1)));
-        if let Content::Partner(envelope) = &mut item.content {
-            envelope.partner = partner(2);
-        }
-        item
+    let cancel = |by| end_by(by, 1, "cancel", PartnerCommand::CancelMandate(terms(1)));
+    let (_, left) = decide(&[cancel(2), cancel(1)], view, world::DECIDED_AT);
+    assert_eq!(reasons(&left), [Some(Reason::MandateUnknown), Some(Reason::MandateNotActive)]);
+}
+
+/// To the microsecond: from its end on a mandate authorises nothing and can no longer be granted.
+#[test]
+fn a_mandate_authorises_until_its_end_and_not_at_it() {
+    let end = world::ACCEPTED_AT.plus_micros(1);
+    let mut view = World::new().view;
+    mandate(&mut view).expires_at = Some(end);
+    let granted = |id, n| {
+        let grant = domain::command::GrantMandate { expires_at: Some(end), ..world::grant(new_mandate(n)) };
+        world::bank(id, BankCommand::GrantMandate(grant))
     };
-    let (view, left) = decide(&[foreign], view, world::DECIDED_AT);
-    assert_eq!(reasons(&left), [Some(Reason::MandateUnknown)]);
-    let mut fresh = World::new().view;
-    fresh.mandates.insert(world::mandate_id(), view.mandates[&world::mandate_id()].clone());
-    let own = end(1, "cancel", PartnerCommand::CancelMandate(terms(1)));
-    let (_, left) = decide(&[own], fresh, world::DECIDED_AT);
-    assert_eq!(reasons(&left), [Some(Reason::MandateNotActive)]);
+    let items = [
+        granted(1, 5),
+        at(granted(2, 6), end),
+        world::payment("before", 100),
+        at(world::payment("at its end", 100), end),
+        at(world::authorization("held at its end", 100, HOLD_S), end),
+    ];
+    let (_, left) = decide(&items, view, world::DECIDED_AT);
+    let expired = Some(Reason::MandateExpired);
+    assert_eq!(reasons(&left), [None, expired]);
+    let paid: Vec<_> = left.payments.iter().map(|row| row.reason).collect();
+    assert_eq!(paid, [None, expired, expired]);
+}
+
+/// What a foreign partner was refused is not what the right one asks for.
+#[test]
+fn nobody_can_use_up_the_cancel_of_another_partners_mandate() {
+    let cancel = |by| end_by(by, 1, "cancel", PartnerCommand::CancelMandate(terms(1)));
+    let (view, left) = decide(&[cancel(2), cancel(1)], World::new().view, world::DECIDED_AT);
+    assert_eq!(reasons(&left), [Some(Reason::MandateUnknown), None]);
+    assert_eq!(view.mandates[&world::mandate_id()].row.status, MandateStatus::Revoked);
 }
 
 #[test]
@@ -636,6 +709,17 @@ fn test_money_never_becomes_real() {
     ];
     let (_, left) = decide(&items, view.clone(), world::DECIDED_AT);
     assert!(left.payments.iter().all(|row| row.reason == mismatch), "{:?}", left.payments);
+    // What moves test money, or would, says so, whoever asks.
+    let live: Vec<_> = left.payments.iter().map(|row| row.livemode).collect();
+    assert_eq!(live, [true, true, true, false, false, true]);
+    let mut view = view;
+    test(&mut view, 1);
+    let (_, left) = decide(&items[3..6], view.clone(), world::DECIDED_AT);
+    assert_eq!(left.payments.iter().map(|row| row.livemode).collect::<Vec<_>>(), [false, false, false]);
+    assert_eq!(left.payments[2].status, PaymentStatus::Posted);
+    let mut view = World::new().view;
+    shop(&mut view).balance_minor = 1_000;
+    test(&mut view, 2);
     // Nor does a customer let a test partner debit a real account.
     view.partners.get_mut(&partner(1)).unwrap().livemode = false;
     let grant = world::bank(4, BankCommand::GrantMandate(world::grant(new_mandate(9))));
@@ -667,6 +751,15 @@ fn every_type_of_event_is_told_as_its_schema_describes_it() {
         currency: EUR,
         reference: Some("a loan".to_owned()),
     };
+    let paid_in = BankTransfer {
+        from: customer_account(),
+        to: shop_account(),
+        amount_minor: 300,
+        currency: EUR,
+        description: Some("a deposit for the kegs".to_owned()),
+    };
+    let of_bank = world::bank(5, BankCommand::Transfer(paid_in.clone())).id().map(PaymentId::from_uuid);
+    let moved_back = Reversal { payment: of_bank.unwrap(), part: None };
     let over = world::ACCEPTED_AT.plus_seconds(i64::from(HOLD_S) + 1);
     let items = [
         world::bank(1, BankCommand::Deposit(deposit)),
@@ -690,6 +783,8 @@ fn every_type_of_event_is_told_as_its_schema_describes_it() {
         world::bank(4, BankCommand::Reversal(reversal)),
         transfer("t1", 2, 1, 100, true),
         transfer("t2", 2, 9, 100, false),
+        world::bank(5, BankCommand::Transfer(paid_in)),
+        world::bank(6, BankCommand::Reversal(moved_back)),
     ];
     let (_, left) = decide(&items, World::new().view, world::DECIDED_AT);
     let bodies: std::collections::BTreeMap<_, _> = left

@@ -30,6 +30,8 @@ enum Subject {
     Root,
     /// The credited account.
     Credit,
+    /// The account from which the bank moved back what somebody else had put into it.
+    Debit,
 }
 
 /// The event that told the outcome of a payment to its partner.
@@ -72,13 +74,17 @@ pub(super) fn check(
     let reference = payment.partner.zip(payment.event_sequence);
     check_one(report, row, payment, shape, referred, told, reference, payment.event_sequence.is_some());
 
-    // A partner learns of money that someone else put into its account.
-    let owner = partner_of(payment.credit, referred);
-    let owner = owner.filter(|owner| {
-        shape.kind == PaymentKind::Transfer && shape.moves && payment.partner != Some(*owner)
+    // A partner learns of money that someone else put into its account, and that it was moved back.
+    let (account, told) = match shape.kind {
+        PaymentKind::Reversal => (payment.debit, (EventType::AccountDebited, Subject::Debit)),
+        _ => (payment.credit, (EventType::AccountCredited, Subject::Credit)),
+    };
+    let owner = partner_of(account, referred).filter(|owner| {
+        let tells = matches!(shape.kind, PaymentKind::Transfer | PaymentKind::Reversal);
+        tells && shape.moves && payment.partner != Some(*owner)
     });
     report.expect(Invariant::I9, row, "told_partner_id", &owner, &payment.told_partner);
-    let told = owner.map(|_| (EventType::AccountCredited, Subject::Credit));
+    let told = owner.map(|_| told);
     let reference = payment.told_partner.zip(payment.told_sequence);
     check_one(report, row, payment, shape, referred, told, reference, payment.told_sequence.is_some());
 }
@@ -109,7 +115,19 @@ fn check_one(
     let expected = (event_type.code(), payment.decided_at);
     report.expect(Invariant::I9, &row, "type and time", &expected, &(event.kind, event.occurred_at));
     let same = match subject {
-        Subject::Credit => tells_credit(event, payment, shape, referred),
+        Subject::Credit => {
+            let entry = payment.credit.zip(payment.credit_version);
+            tells_account(event, payment, shape, (shape.kind, payment), entry, referred)
+        }
+        Subject::Debit => {
+            let entry = payment.debit.zip(payment.debit_version);
+            referred.roots.get(&payment.root).is_some_and(|root| {
+                let kind = PaymentKind::from_code(root.payment.kind);
+                kind.is_some_and(|kind| {
+                    tells_account(event, payment, shape, (kind, &root.payment), entry, referred)
+                })
+            })
+        }
         Subject::Itself => tells(&event.data, payment, shape),
         Subject::Root => {
             referred.roots.get(&payment.root).is_some_and(|root| tells_root(event, root, payment))
@@ -122,12 +140,20 @@ fn check_one(
     report.hold(Invariant::I9, &row, same, say);
 }
 
-fn tells_credit(event: &Event, payment: &Payment, shape: Shape, referred: &Referred) -> bool {
+/// What moved by `payment` on an account; `said` is what its words are from.
+fn tells_account(
+    event: &Event,
+    payment: &Payment,
+    shape: Shape,
+    (kind, said): (PaymentKind, &Payment),
+    entry: Option<(Uuid, u64)>,
+    referred: &Referred,
+) -> bool {
     #[derive(Deserialize)]
     struct Data {
         account: CreditView,
     }
-    let entry = payment.credit.zip(payment.credit_version).and_then(|key| referred.entries.get(&key));
+    let entry = entry.and_then(|key| referred.entries.get(&key));
     let (Some(currency), Some(entry)) = (shape.currency, entry) else { return false };
     let Ok(Data { account }) = serde_json::from_str::<Data>(&event.data) else { return false };
     account
@@ -137,9 +163,9 @@ fn tells_credit(event: &Event, payment: &Payment, shape: Shape, referred: &Refer
             currency,
             balance: decimal_text(entry.balance_minor, currency),
             // The reference of a transfer is its sender's own.
-            reference: match shape.kind {
-                PaymentKind::Transfer => payment.description.clone(),
-                _ => payment.reference.clone(),
+            reference: match kind {
+                PaymentKind::Transfer => said.description.clone(),
+                _ => said.reference.clone(),
             },
         }
 }

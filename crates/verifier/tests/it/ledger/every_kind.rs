@@ -385,14 +385,16 @@ impl Ledger {
 
         let terms = Self::terms("cancelled");
         let data = Self::mandate_data(&terms, MandateStatus::Revoked);
-        let (id, target) = (mandate_end_id(terms.mandate, "cancel").uuid(), terms.mandate.uuid());
+        let (id, target) =
+            (mandate_end_id(self.partner, terms.mandate, "cancel").uuid(), terms.mandate.uuid());
         let command = PartnerCommand::CancelMandate(terms.clone());
         let at = self.partner_change(&command, id, target, (EventType::MandateRevoked, &data));
         self.mandate_row(&terms, None, MandateStatus::Revoked, at);
 
         let terms = Self::terms("expired");
         let data = Self::mandate_data(&terms, MandateStatus::Expired);
-        let (id, target) = (mandate_end_id(terms.mandate, "expire").uuid(), terms.mandate.uuid());
+        let (id, target) =
+            (mandate_end_id(self.partner, terms.mandate, "expire").uuid(), terms.mandate.uuid());
         let command = PartnerCommand::ExpireMandate(terms.clone());
         let at = self.partner_change(&command, id, target, (EventType::MandateExpired, &data));
         self.mandate_row(&terms, None, MandateStatus::Expired, at);
