@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// How often a condition is looked at.
-const INTERVAL: Duration = Duration::from_millis(5);
+/// How often a condition is looked at: less often than the 50 times a second that a service answers one address.
+const INTERVAL: Duration = Duration::from_millis(20);
 
 /// What a condition answers: `false` and `None` mean "not yet".
 pub trait Outcome {
