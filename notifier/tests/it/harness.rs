@@ -165,13 +165,17 @@ impl World {
 
     /// Makes everything that waits for a retry due now.
     pub(crate) async fn hurry(&self, endpoint: EndpointId) {
-        sqlx::query(
-            "UPDATE deliveries SET next_attempt_at = UTC_TIMESTAMP(6), leased_by = NULL WHERE endpoint_id = ? AND status = 1",
-        )
-        .bind(endpoint.uuid().as_bytes().as_slice())
-        .execute(self.env.pool())
-        .await
-        .expect("deliveries can be changed");
+        // The notifier writes the same rows in another order: MySQL may end either of the two.
+        wait_until("deliveries to be changed", BOUND, async || {
+            let changed = sqlx::query(
+                "UPDATE deliveries SET next_attempt_at = UTC_TIMESTAMP(6), leased_by = NULL WHERE endpoint_id = ? AND status = 1",
+            )
+            .bind(endpoint.uuid().as_bytes().as_slice())
+            .execute(self.env.pool())
+            .await;
+            changed.is_ok()
+        })
+        .await;
     }
 }
 

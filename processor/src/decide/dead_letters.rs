@@ -79,10 +79,11 @@ impl Fold {
                     PartnerCommand::Void(_) => EventType::VoidRejected,
                     PartnerCommand::Refund(_) => EventType::RefundRejected,
                     PartnerCommand::Transfer(_) => EventType::TransferRejected,
-                    // The processor asks again.
-                    PartnerCommand::Expire | PartnerCommand::ExpireMandate(_) => return,
-                    // So may the partner, under the same id: nothing else would ever end its mandate.
-                    PartnerCommand::CancelMandate(_) => return,
+                    // The processor asks again. So may the partner for its mandate, under the same id: nothing else would
+                    // ever end it.
+                    PartnerCommand::Expire
+                    | PartnerCommand::ExpireMandate(_)
+                    | PartnerCommand::CancelMandate(_) => return,
                     PartnerCommand::SandboxMandate(_) => {
                         return self.partner_change(item, envelope, envelope.id.uuid(), Err(failed));
                     }
