@@ -20,7 +20,9 @@ impl Bank {
         let mut change = AlterConfig::new(ResourceSpecifier::Topic(&topic));
         change.entries.insert("message.timestamp.type", "CreateTime");
         let altered = admin.alter_configs([&change], &AdminOptions::new()).await.expect("an answer");
-        altered.into_iter().for_each(|it| drop(it.expect("the topic is altered")));
+        for result in altered {
+            result.expect("the topic is altered");
+        }
     }
 
     /// Sends a payment that was accepted at `at_ms` after 1970.

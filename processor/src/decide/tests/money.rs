@@ -712,7 +712,6 @@ fn test_money_never_becomes_real() {
     // What moves test money, or would, says so, whoever asks.
     let live: Vec<_> = left.payments.iter().map(|row| row.livemode).collect();
     assert_eq!(live, [true, true, true, false, false, true]);
-    let mut view = view;
     test(&mut view, 1);
     let (_, left) = decide(&items[3..6], view.clone(), world::DECIDED_AT);
     assert_eq!(left.payments.iter().map(|row| row.livemode).collect::<Vec<_>>(), [false, false, false]);
