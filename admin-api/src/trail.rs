@@ -1,7 +1,7 @@
 //! One view of everything that was done: commands of partners and of the bank (their rows of `payments` and `changes`),
 //! what people did (`audit_log`), and the calls of both APIs (`api_calls`), newest first.
 //!
-//! [`plan`] chooses the indexes that serve a filter; each is a *stream*, read by its key in pages, and [`Merge`] takes
+//! `plan` chooses the indexes that serve a filter; each is a *stream*, read by its key in pages, and [`Merge`] takes
 //! the newest row of all of them, one after the other. What no index serves is filtered while reading, and a page looks at
 //! a bounded number of rows, however few of them fit: then it is short and says where to go on. So nothing is ever
 //! scanned, whatever is asked for.

@@ -24,7 +24,7 @@ struct Sums {
     duration_us: u64,
 }
 
-/// Counts up to [`ROWS_MAX`] requests in one transaction, days by `zone`.
+/// Counts up to `ROWS_MAX` requests in one transaction, days by `zone`.
 pub async fn step(pool: &MySqlPool, zone: &TimeZone) -> Result<Step, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let sql = "SELECT next_offset FROM analytics_positions FORCE INDEX (PRIMARY) \
