@@ -23,6 +23,11 @@ async fn killed_again_and_again_under_load_it_applies_each_command_once() {
         running = bank.start();
     }
     bank.settled(3_000).await;
+    // Who is stopped leaves what is not announced yet to the next owner.
+    wait_until("all is announced", PATIENCE, async || {
+        bank.number("SELECT COUNT(*) FROM positions WHERE announced_offset < next_offset").await == 0
+    })
+    .await;
     running.stop().await;
     assert_eq!(bank.number("SELECT COUNT(*) FROM payments WHERE kind = 1 AND status = 2").await, 3_000);
     assert_eq!(bank.announced(3_020).await.len(), 3_020);
