@@ -79,7 +79,17 @@ impl Ceiling {
         // It idles while the others are measured.
         sqlx::raw_sql("SET SESSION wait_timeout = 3600").execute(&mut connection).await?;
         for table in TABLES {
-            let copy = format!("INSERT INTO {table} SELECT * FROM `{original}`.{table}");
+            // MySQL computes generated columns itself and takes no values for them.
+            let columns: Vec<String> = sqlx::query_scalar(
+                "SELECT CONVERT(COLUMN_NAME USING utf8mb4) FROM information_schema.COLUMNS \
+                 WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND GENERATION_EXPRESSION = ''",
+            )
+            .bind(&original)
+            .bind(table)
+            .fetch_all(&mut connection)
+            .await?;
+            let columns = columns.join(", ");
+            let copy = format!("INSERT INTO {table} ({columns}) SELECT {columns} FROM `{original}`.{table}");
             sqlx::raw_sql(&copy).execute(&mut connection).await?;
         }
         let mut accounts = HashMap::new();
