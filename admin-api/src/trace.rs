@@ -17,7 +17,8 @@ use uuid::Uuid;
 
 use crate::routes::payments::{Actor, Payment, Position};
 use crate::store::payments::{self, PaymentRow};
-use crate::store::trace::{self as store, AttemptRow, DeadLetterRow, DeliveryRow, EntryRow, EventRow};
+use crate::store::trace::{self as store, DeadLetterRow, DeliveryRow, EntryRow, EventRow};
+use crate::store::webhooks::{self, AttemptRow};
 
 /// Captures, refunds and the like of one payment that are shown.
 const FOLLOW_UPS_MAX: usize = 50;
@@ -205,7 +206,8 @@ pub async fn of(connection: &mut MySqlConnection, row: PaymentRow) -> Result<Tra
     let mut deliveries = store::deliveries(connection, &events, DELIVERIES_MAX + 1).await?;
     let more_deliveries = deliveries.len() > DELIVERIES_MAX;
     deliveries.truncate(DELIVERIES_MAX);
-    let mut attempts = store::attempts(connection, &deliveries, ATTEMPTS_MAX + 1).await?;
+    let keys: Vec<_> = deliveries.iter().map(|delivery| (delivery.endpoint, delivery.event)).collect();
+    let mut attempts = webhooks::attempts(connection, &keys, ATTEMPTS_MAX + 1).await?;
     let more_attempts = attempts.len() > ATTEMPTS_MAX;
     attempts.truncate(ATTEMPTS_MAX);
     let all: Vec<Uuid> = rows.iter().map(|row| row.id.uuid()).collect();

@@ -130,26 +130,9 @@ pub async fn count(pool: &MySqlPool, owner: Owner) -> Result<(u64, u64), sqlx::E
     Ok((row.try_get_unchecked(0)?, row.try_get_unchecked(1)?))
 }
 
-/// How MySQL reaches the rows of a statement: for each table its index, the kind of access and what else it does. For
-/// tests, which prove that no list scans a table.
-async fn explained(pool: &MySqlPool, statement: &Sql) -> Result<Vec<[String; 3]>, sqlx::Error> {
-    let mut sql = Sql::new();
-    sql.text("EXPLAIN FORMAT=TRADITIONAL ").append(statement);
-    let rows = pool.fetch_all(sql.as_str()).await?;
-    rows.iter()
-        .map(|row| {
-            let mut cells = [const { String::new() }; 3];
-            for (cell, name) in cells.iter_mut().zip(["key", "type", "Extra"]) {
-                *cell = row.try_get_unchecked::<Option<String>, _>(name)?.unwrap_or_default();
-            }
-            Ok(cells)
-        })
-        .collect()
-}
-
 /// [`accounts`], explained.
 pub async fn explain(pool: &MySqlPool, filters: Filters) -> Result<Vec<[String; 3]>, sqlx::Error> {
     let mut sql = Sql::new();
     select(&mut sql, filters, Some(AccountId::from_uuid(uuid::Uuid::max())), 51);
-    explained(pool, &sql).await
+    runtime::mysql::explain(pool, &sql).await
 }

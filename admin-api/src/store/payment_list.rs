@@ -17,7 +17,7 @@ use domain::time::Timestamp;
 use domain::topic::Source;
 use runtime::sql::Sql;
 use sqlx::mysql::MySqlRow;
-use sqlx::{Executor, MySqlConnection, MySqlPool, Row};
+use sqlx::{Executor, MySqlConnection, MySqlPool};
 
 use super::Columns;
 use super::offsets::{self, Applied};
@@ -376,12 +376,9 @@ fn scan_partitions(sql: &mut Sql, partitions: &[Applied], filters: &Filters, bel
     }
 }
 
-/// How MySQL reaches the rows of a list's statements: index, kind of access, and what else it does. For tests, which
-/// prove that no list scans a table.
+/// The look-up of a list, explained.
 pub async fn explain(pool: &MySqlPool, of: &Of, filters: &Filters) -> Result<Vec<[String; 3]>, sqlx::Error> {
     let mut connection = pool.acquire().await?;
-    let mut sql = Sql::new();
-    sql.text("EXPLAIN FORMAT=TRADITIONAL ");
     let mut scanned = Sql::new();
     match of {
         Of::Partner { .. } => {
@@ -396,17 +393,7 @@ pub async fn explain(pool: &MySqlPool, of: &Of, filters: &Filters) -> Result<Vec
             scan_partitions(&mut scanned, &partitions, filters, &below, SCAN_PARTITION_MAX);
         }
     }
-    sql.append(&scanned);
-    let rows = connection.fetch_all(sql.as_str()).await?;
-    rows.iter()
-        .map(|row| {
-            let mut cells = [const { String::new() }; 3];
-            for (cell, name) in cells.iter_mut().zip(["key", "type", "Extra"]) {
-                *cell = row.try_get_unchecked::<Option<String>, _>(name)?.unwrap_or_default();
-            }
-            Ok(cells)
-        })
-        .collect()
+    runtime::mysql::explain(pool, &scanned).await
 }
 
 #[cfg(test)]

@@ -247,66 +247,6 @@ fn partners(events: &[EventRow]) -> Vec<PartnerId> {
     partners
 }
 
-/// One HTTP request of a delivery.
-#[derive(Debug, Clone)]
-pub struct AttemptRow {
-    /// To which endpoint.
-    pub endpoint: EndpointId,
-    /// Of which event.
-    pub event: EventId,
-    /// Which, from 1.
-    pub attempt: u8,
-    /// When it began.
-    pub started_at: Timestamp,
-    /// How long it took.
-    pub duration_us: u32,
-    /// The status of the answer.
-    pub status_code: Option<u16>,
-    /// Why it failed.
-    pub error_class: Option<String>,
-    /// The rule by which it was not sent.
-    pub refused_by: Option<String>,
-    /// The beginning of the answer's body.
-    pub excerpt: Option<Vec<u8>>,
-}
-
-/// Up to `max` attempts of these deliveries.
-pub async fn attempts(
-    connection: &mut MySqlConnection,
-    deliveries: &[DeliveryRow],
-    max: usize,
-) -> Result<Vec<AttemptRow>, sqlx::Error> {
-    if deliveries.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut sql = Sql::with_capacity(400 + 80 * deliveries.len());
-    sql.text(
-        "SELECT endpoint_id, event_id, attempt, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', started_at), duration_us, \
-         status_code, error_class, refused_by, excerpt FROM attempts FORCE INDEX (PRIMARY) \
-         WHERE (endpoint_id, event_id) IN (",
-    );
-    sql.list(deliveries, |sql, row| {
-        sql.text("(").uuid(row.endpoint.uuid()).text(",").uuid(row.event.uuid()).text(")");
-    });
-    sql.text(") ORDER BY endpoint_id, event_id, attempt LIMIT ").int(max as u64);
-    let rows = connection.fetch_all(sql.as_str()).await?;
-    let read = |row| {
-        let mut columns = Columns::new(row);
-        Ok(AttemptRow {
-            endpoint: EndpointId::from_uuid(columns.uuid()?),
-            event: EventId::from_uuid(columns.uuid()?),
-            attempt: columns.take()?,
-            started_at: columns.time()?,
-            duration_us: columns.take()?,
-            status_code: columns.take()?,
-            error_class: columns.text()?,
-            refused_by: columns.text()?,
-            excerpt: columns.take()?,
-        })
-    };
-    rows.iter().map(read).collect()
-}
-
 /// A command that could not be applied.
 #[derive(Debug, Clone)]
 pub struct DeadLetterRow {

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::Columns;
 
 /// The most attempts that a delivery can have, and a little more.
-const ATTEMPTS_READ_MAX: u32 = 256;
+pub const ATTEMPTS_READ_MAX: usize = 256;
 
 /// An endpoint with how it fares.
 #[derive(Debug, Clone)]
@@ -286,6 +286,10 @@ pub async fn contents(
 /// One HTTP request of a delivery.
 #[derive(Debug, Clone)]
 pub struct AttemptRow {
+    /// To which endpoint.
+    pub endpoint: EndpointId,
+    /// Of which event.
+    pub event: EventId,
     /// Which, from 1.
     pub attempt: u8,
     /// When it began.
@@ -302,35 +306,41 @@ pub struct AttemptRow {
     pub excerpt: Option<Vec<u8>>,
 }
 
-/// All attempts of a delivery, in their order.
+/// Up to `max` attempts of these deliveries, those of one in their order.
 pub async fn attempts(
-    pool: &MySqlPool,
-    endpoint: EndpointId,
-    event: EventId,
+    connection: &mut MySqlConnection,
+    deliveries: &[(EndpointId, EventId)],
+    max: usize,
 ) -> Result<Vec<AttemptRow>, sqlx::Error> {
-    let rows = sqlx::query(
-        "SELECT attempt, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', started_at), duration_us, status_code, error_class, \
-         refused_by, excerpt FROM attempts WHERE endpoint_id = ? AND event_id = ? ORDER BY attempt LIMIT ?",
-    )
-    .bind(bytes(endpoint.uuid()))
-    .bind(bytes(event.uuid()))
-    .bind(ATTEMPTS_READ_MAX)
-    .fetch_all(pool)
-    .await?;
-    rows.iter()
-        .map(|row| {
-            let mut columns = Columns::new(row);
-            Ok(AttemptRow {
-                attempt: columns.take()?,
-                started_at: Timestamp::from_micros(columns.take()?),
-                duration_us: columns.take()?,
-                status_code: columns.take()?,
-                error_class: columns.text()?,
-                refused_by: columns.text()?,
-                excerpt: columns.take()?,
-            })
+    if deliveries.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut sql = Sql::with_capacity(400 + 80 * deliveries.len());
+    sql.text(
+        "SELECT endpoint_id, event_id, attempt, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', started_at), duration_us, \
+         status_code, error_class, refused_by, excerpt FROM attempts FORCE INDEX (PRIMARY) \
+         WHERE (endpoint_id, event_id) IN (",
+    );
+    sql.list(deliveries, |sql, (endpoint, event)| {
+        sql.text("(").uuid(endpoint.uuid()).text(",").uuid(event.uuid()).text(")");
+    });
+    sql.text(") ORDER BY endpoint_id, event_id, attempt LIMIT ").int(max as u64);
+    let rows = connection.fetch_all(sql.as_str()).await?;
+    let read = |row| {
+        let mut columns = Columns::new(row);
+        Ok(AttemptRow {
+            endpoint: EndpointId::from_uuid(columns.uuid()?),
+            event: EventId::from_uuid(columns.uuid()?),
+            attempt: columns.take()?,
+            started_at: columns.time()?,
+            duration_us: columns.take()?,
+            status_code: columns.take()?,
+            error_class: columns.text()?,
+            refused_by: columns.text()?,
+            excerpt: columns.take()?,
         })
-        .collect()
+    };
+    rows.iter().map(read).collect()
 }
 
 /// Whether the partner's event is still stored.

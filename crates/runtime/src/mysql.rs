@@ -13,10 +13,11 @@ use sqlx::error::BoxDynError;
 use sqlx::mysql::{
     MySqlConnectOptions, MySqlConnection, MySqlPoolOptions, MySqlSslMode, MySqlTypeInfo, MySqlValueRef,
 };
-use sqlx::{ConnectOptions, Connection, Decode, Executor, MySql, MySqlPool, Type};
+use sqlx::{ConnectOptions, Connection, Decode, Executor, MySql, MySqlPool, Row as _, Type};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{ConfigError, MysqlConfig};
+use crate::sql::Sql;
 
 /// How long a caller waits for a connection of the pool. Longer only makes a queue that nobody waits for.
 pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -102,6 +103,23 @@ impl MysqlConfig {
 
 async fn prepare_session(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
     connection.execute(SESSION).await.map(drop)
+}
+
+/// How MySQL reaches the rows of a statement: for each table its index, the kind of access, and what else it does. For
+/// tests, which prove that no list scans a table.
+pub async fn explain(pool: &MySqlPool, statement: &Sql) -> Result<Vec<[String; 3]>, sqlx::Error> {
+    let mut sql = Sql::new();
+    sql.text("EXPLAIN FORMAT=TRADITIONAL ").append(statement);
+    let rows = pool.fetch_all(sql.as_str()).await?;
+    rows.iter()
+        .map(|row| {
+            let mut cells = [const { String::new() }; 3];
+            for (cell, name) in cells.iter_mut().zip(["key", "type", "Extra"]) {
+                *cell = row.try_get::<Option<Text>, _>(name)?.map(|text| text.0).unwrap_or_default();
+            }
+            Ok(cells)
+        })
+        .collect()
 }
 
 fn is_loopback(url: &url::Url) -> bool {

@@ -7,7 +7,7 @@ use domain::ids::{MandateId, PartnerId};
 use domain::payment::{PaymentKind, PaymentStatus, PaymentView};
 use domain::time::Timestamp;
 use runtime::sql::Sql;
-use sqlx::{Executor, MySqlPool, Row};
+use sqlx::{Executor, MySqlPool};
 
 use super::payments::{COLUMNS, payment};
 use super::{Columns, StoreError};
@@ -202,8 +202,7 @@ fn fetch(places: &[Place]) -> Sql {
     sql
 }
 
-/// How MySQL would look for a page: the index, and how its rows are reached. For tests, which prove that no list scans
-/// a table.
+/// The look-up of a page, explained.
 pub async fn explain(
     pool: &MySqlPool,
     partner: PartnerId,
@@ -211,18 +210,8 @@ pub async fn explain(
     after: Option<Place>,
 ) -> Result<Vec<[String; 3]>, StoreError> {
     let mut text = Sql::new();
-    text.text("EXPLAIN FORMAT=TRADITIONAL ");
     scan(&mut text, partner, filters, after, SCAN_MAX);
-    let rows = pool.fetch_all(text.as_str()).await?;
-    rows.iter()
-        .map(|row| {
-            let mut cells = [const { String::new() }; 3];
-            for (cell, name) in cells.iter_mut().zip(["key", "type", "Extra"]) {
-                *cell = row.try_get_unchecked::<Option<String>, _>(name)?.unwrap_or_default();
-            }
-            Ok(cells)
-        })
-        .collect()
+    Ok(runtime::mysql::explain(pool, &text).await?)
 }
 
 #[cfg(test)]

@@ -332,7 +332,8 @@ pub async fn delivery(
 ) -> Result<axum::Json<DeliveryDetails>, Problem> {
     store::find_endpoint(&app.pool, partner, endpoint).await?.ok_or_else(nobody)?;
     let row = store::find_delivery(&app.pool, endpoint, event).await?.ok_or_else(nobody)?;
-    let attempts = store::attempts(&app.pool, endpoint, event).await?;
+    let keys = [(endpoint, event)];
+    let attempts = store::attempts(&mut *app.pool.acquire().await?, &keys, store::ATTEMPTS_READ_MAX).await?;
     let delivery = described(&app, partner, endpoint, vec![row]).await?.pop().ok_or_else(nobody)?;
     Ok(axum::Json(DeliveryDetails { delivery, attempts: attempts.into_iter().map(Into::into).collect() }))
 }

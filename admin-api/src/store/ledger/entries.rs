@@ -139,6 +139,6 @@ pub async fn explain(
     range: Range,
     search: Search,
 ) -> Result<[Vec<[String; 3]>; 2], sqlx::Error> {
-    let page = super::explained(pool, &select(range, 51)).await?;
-    Ok([page, super::explained(pool, &look(&Looking::begin(search))).await?])
+    let page = runtime::mysql::explain(pool, &select(range, 51)).await?;
+    Ok([page, runtime::mysql::explain(pool, &look(&Looking::begin(search))).await?])
 }

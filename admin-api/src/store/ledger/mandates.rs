@@ -174,7 +174,7 @@ fn select(of: Of, below: Option<MandateId>, rows_max: usize) -> Sql {
 
 /// [`list`], explained.
 pub async fn explain(pool: &MySqlPool, of: Of) -> Result<Vec<[String; 3]>, sqlx::Error> {
-    super::explained(pool, &select(of, Some(MandateId::from_uuid(Uuid::max())), 51)).await
+    runtime::mysql::explain(pool, &select(of, Some(MandateId::from_uuid(Uuid::max())), 51)).await
 }
 
 /// How a customer names a request.
