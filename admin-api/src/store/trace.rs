@@ -198,6 +198,10 @@ pub struct DeliveryRow {
     pub finished_at: Option<Timestamp>,
 }
 
+/// Endpoints of a trace's partners, and pairs of endpoint and event, that are looked at: more than any partner has.
+const ENDPOINTS_MAX: u64 = 500;
+const PAIRS_MAX: usize = 5_000;
+
 /// Up to `max` deliveries of these events, in the order of the endpoints' making.
 pub async fn deliveries(
     connection: &mut MySqlConnection,
@@ -207,37 +211,59 @@ pub async fn deliveries(
     if events.is_empty() {
         return Ok(Vec::new());
     }
-    let mut sql = Sql::with_capacity(800 + 80 * events.len());
-    // By the partner's endpoints, of which there are few, since deliveries are found by endpoint and event alone.
+    let mut sql = Sql::with_capacity(400);
     sql.text(
-        "SELECT STRAIGHT_JOIN d.endpoint_id, e.url, d.event_id, d.status, d.attempts, \
-         TIMESTAMPDIFF(MICROSECOND, '1970-01-01', d.next_attempt_at), \
-         TIMESTAMPDIFF(MICROSECOND, '1970-01-01', d.created_at), TIMESTAMPDIFF(MICROSECOND, '1970-01-01', d.finished_at) \
-         FROM endpoints e FORCE INDEX (endpoints_of_partner) JOIN deliveries d FORCE INDEX (PRIMARY) \
-         ON d.endpoint_id = e.id AND d.event_id IN (",
+        "SELECT id, partner_id, url FROM endpoints FORCE INDEX (endpoints_of_partner) WHERE partner_id IN (",
     );
-    sql.list(events, |sql, event| {
-        sql.uuid(event.id.uuid());
-    });
-    sql.text(") WHERE e.partner_id IN (").list(partners(events), |sql, partner| {
+    sql.list(partners(events), |sql, partner| {
         sql.uuid(partner.uuid());
     });
-    sql.text(") ORDER BY e.created_at, e.id, d.event_id LIMIT ").int(max as u64);
-    let rows = connection.fetch_all(sql.as_str()).await?;
-    let read = |row| {
-        let mut columns = Columns::new(row);
-        Ok(DeliveryRow {
-            endpoint: EndpointId::from_uuid(columns.uuid()?),
-            url: columns.text()?.unwrap_or_default(),
+    sql.text(") ORDER BY created_at, id LIMIT ").int(ENDPOINTS_MAX);
+    let (mut urls, mut pairs) = (Vec::new(), Vec::new());
+    for row in connection.fetch_all(sql.as_str()).await? {
+        let mut columns = Columns::new(&row);
+        let endpoint = EndpointId::from_uuid(columns.uuid()?);
+        let partner = PartnerId::from_uuid(columns.uuid()?);
+        urls.push((endpoint, columns.text()?.unwrap_or_default()));
+        let its = events.iter().filter(|event| event.partner == partner);
+        pairs.extend(its.map(|event| (endpoint, event.id)));
+    }
+    pairs.truncate(PAIRS_MAX);
+    if pairs.is_empty() {
+        return Ok(Vec::new());
+    }
+    // Each pair is one row of the primary key; by endpoint alone it would be all that the endpoint ever got.
+    let mut sql = Sql::with_capacity(500 + 80 * pairs.len());
+    sql.text(
+        "SELECT endpoint_id, event_id, status, attempts, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', next_attempt_at), \
+         TIMESTAMPDIFF(MICROSECOND, '1970-01-01', created_at), TIMESTAMPDIFF(MICROSECOND, '1970-01-01', finished_at) \
+         FROM deliveries FORCE INDEX (PRIMARY) WHERE (endpoint_id, event_id) IN (",
+    );
+    sql.list(&pairs, |sql, (endpoint, event)| {
+        sql.text("(").uuid(endpoint.uuid()).text(",").uuid(event.uuid()).text(")");
+    });
+    sql.text(")");
+    let mut deliveries = Vec::new();
+    for row in connection.fetch_all(sql.as_str()).await? {
+        let mut columns = Columns::new(&row);
+        let endpoint = EndpointId::from_uuid(columns.uuid()?);
+        let place = urls.iter().position(|(known, _)| *known == endpoint);
+        let url = place.and_then(|place| urls.get(place)).map_or_else(String::new, |(_, url)| url.clone());
+        let delivery = DeliveryRow {
+            endpoint,
+            url,
             event: EventId::from_uuid(columns.uuid()?),
             status: columns.take()?,
             attempts: columns.take()?,
             next_attempt_at: columns.opt_time()?,
             created_at: columns.time()?,
             finished_at: columns.opt_time()?,
-        })
-    };
-    rows.iter().map(read).collect()
+        };
+        deliveries.push((place, delivery));
+    }
+    deliveries.sort_by_key(|(place, delivery)| (*place, delivery.event));
+    deliveries.truncate(max);
+    Ok(deliveries.into_iter().map(|(_, delivery)| delivery).collect())
 }
 
 fn partners(events: &[EventRow]) -> Vec<PartnerId> {
