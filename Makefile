@@ -66,7 +66,7 @@ check: setup check-shell check-arrows check-deps ## format, lints, docs, depende
 
 .PHONY: check-shell
 check-shell:
-	@if $(LOCAL) tool shellcheck; then shellcheck -x -a .ci/run deploy/check-deps deploy/compose/prepare deploy/local/wired-local; fi
+	@if $(LOCAL) tool shellcheck; then shellcheck -x -a .ci/run deploy/check-deps deploy/compose/certificates deploy/compose/prepare deploy/local/wired-local; fi
 
 .PHONY: check-arrows
 check-arrows:

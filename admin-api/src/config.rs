@@ -1,6 +1,5 @@
 //! What the service is told from outside.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use domain::seal::{KeyEncryptionKey, KeyEncryptionKeys};
@@ -8,6 +7,7 @@ use domain::secret::HmacKey;
 use ed25519_dalek::SigningKey;
 use ipnet::IpNet;
 use runtime::config::{ConfigError, KafkaConfig, MysqlConfig, PrivateListenConfig};
+use runtime::public::PublicListenConfig;
 use zeroize::Zeroizing;
 
 use crate::personal::Keys;
@@ -18,17 +18,6 @@ pub enum Error {
     /// A setting is not usable.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Plain HTTP is only for loopback, and only when somebody says so.
-    #[error("{0}")]
-    Insecure(String),
-    /// The address is taken or not ours.
-    #[error("{address} (WIRED_LISTEN) cannot be listened on: {source}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// What the system says.
-        source: std::io::Error,
-    },
     /// A key file cannot be read, or holds no key.
     #[error("{variable}={path:?}: {why}")]
     Key {
@@ -61,12 +50,6 @@ pub enum Error {
 /// The settings of `admin-api serve`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {
-    /// Address that customers and staff reach. Loopback only: this service has no TLS of its own yet.
-    #[arg(long, env = "WIRED_LISTEN")]
-    pub listen: SocketAddr,
-    /// Serve plain HTTP although tokens would travel readable; accepted on loopback only.
-    #[arg(long, env = "WIRED_INSECURE_HTTP", default_value_t = false, action = clap::ArgAction::Set)]
-    pub insecure_http: bool,
     /// MySQL, with this service's own user.
     #[command(flatten)]
     pub mysql: MysqlConfig,
@@ -76,9 +59,9 @@ pub struct Config {
     /// Where metrics and health are.
     #[command(flatten)]
     pub private: PrivateListenConfig,
-    /// What the public listener bears.
+    /// Where customers and staff reach the API, and what that bears.
     #[command(flatten)]
-    pub http: runtime::http::HttpLimits,
+    pub public: PublicListenConfig,
     /// Personal data, and links to people.
     #[command(flatten)]
     pub people: PeopleConfig,
@@ -232,24 +215,6 @@ impl Config {
         let key = read_key("WIRED_PARTNER_KEYS_KEK_FILE", &self.partner_keys_kek_file)?;
         Ok(KeyEncryptionKeys::new(KeyEncryptionKey::new(key)))
     }
-
-    /// Refuses to carry secrets over a network without TLS.
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        if !self.listen.ip().is_loopback() {
-            return Err(Error::Insecure(format!(
-                "WIRED_LISTEN={} is not loopback, and without TLS this service listens on loopback only: \
-                 use 127.0.0.1 and put a TLS proxy in front of it",
-                self.listen
-            )));
-        }
-        if !self.insecure_http {
-            return Err(Error::Insecure(format!(
-                "there is no TLS on {}: set WIRED_INSECURE_HTTP=true to serve plain HTTP on loopback",
-                self.listen
-            )));
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -263,13 +228,13 @@ mod tests {
         config: Config,
     }
 
-    fn config(listen: &str, insecure: &str) -> Config {
+    fn config() -> Config {
         let arguments = [
             "admin-api",
             "--listen",
-            listen,
+            "127.0.0.1:8080",
             "--insecure-http",
-            insecure,
+            "true",
             "--mysql-url",
             "mysql://u@127.0.0.1/x",
             "--kafka-brokers",
@@ -293,20 +258,8 @@ mod tests {
     }
 
     #[test]
-    fn plain_http_stays_on_loopback_and_is_asked_for() {
-        assert!(config("127.0.0.1:8080", "true").check().is_ok());
-        assert!(config("[::1]:8080", "true").check().is_ok());
-        for (listen, insecure) in
-            [("127.0.0.1:8080", "false"), ("0.0.0.0:8080", "true"), ("10.0.0.1:1", "true")]
-        {
-            let refused = config(listen, insecure).check().unwrap_err();
-            assert!(matches!(refused, Error::Insecure(_)), "{listen} {insecure}");
-        }
-    }
-
-    #[test]
     fn settings_that_cannot_serve_are_named_and_no_password_is_shown() {
-        let mut config = config("127.0.0.1:8080", "true");
+        let mut config = config();
         assert!(!format!("{config:?}").contains("geheim"));
         assert_eq!(config.people.base_url().unwrap(), "http://127.0.0.1:8081");
         for url in ["", "bank", "ftp://x", "https://x/?a", "https://x/#a"] {

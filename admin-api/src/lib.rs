@@ -1,7 +1,7 @@
 //! The bank's API for customers and staff: who they are and what they may do.
 //!
 //! Whatever changes money, accounts or mandates leaves here as a command on Kafka: this service never writes a
-//! ledger table, and its MySQL user could not. It serves plain HTTP, so only on loopback and only when told so.
+//! ledger table, and its MySQL user could not. Beyond loopback it listens with TLS only.
 
 pub mod access;
 pub mod analytics;
@@ -51,7 +51,6 @@ pub mod verification;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -66,7 +65,7 @@ const EXPORTS_MAX: usize = 2;
 
 /// Serves until `shutdown`.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
-    config.check()?;
+    config.public.check()?;
     let base_url = config.people.base_url()?;
     let (signing, verifying) = config.tokens.keys()?;
     let mailer = mail::Mailer::new(&config.mail, base_url.clone())?;
@@ -91,6 +90,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         waits: mail_waits.clone(),
     };
     let openapi = routes::document().to_json().unwrap_or_default();
+    let listener = config.public.bind().await?;
+    health.shows(listener.certificate());
     let app = Arc::new(App {
         pool,
         bank: bank::Bank::new(&config.kafka, config.thresholds)?,
@@ -116,11 +117,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     tasks.push(tokio::spawn(dispatcher));
     tasks.push(tokio::spawn(upkeep::run(app.clone(), stop.clone())));
 
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .map_err(|source| Error::Listen { address: config.listen, source })?;
-    tracing::info!(listen = %config.listen, "serving");
-    runtime::http::serve(listener, routes::router(app.clone()), config.http.clone(), shutdown).await;
+    tracing::info!(listen = %config.public.listen, "serving");
+    listener.serve(routes::router(app.clone()), shutdown).await;
     app.calls.flush().await;
     stop.cancel();
     for task in tasks.into_iter().chain([private]) {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::time::Timestamp;
 use domain::topic::Source;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -69,6 +70,9 @@ pub struct Service {
     /// Its parts, each `up` or what is wrong.
     #[schema(value_type = Object, example = json!({"mysql": "up", "kafka": "up"}))]
     pub components: serde_json::Map<String, Value>,
+    /// When the certificate expires that it shows to clients; nothing without TLS.
+    #[schema(value_type = Option<String>, example = "2027-01-31T12:00:00.000000Z")]
+    pub certificate_expires_at: Option<Timestamp>,
 }
 
 /// Where a partition ends on Kafka, or why that is not known.
@@ -135,6 +139,7 @@ impl Watch {
             address: None,
             status: "unknown",
             components: serde_json::Map::new(),
+            certificate_expires_at: None,
         }));
         services.sort_by_key(|service| SERVICES.iter().position(|name| *name == service.name));
         services
@@ -145,18 +150,21 @@ impl Watch {
             Some(port) => format!("{host}:{port}"),
             None => host.to_owned(),
         });
-        let (status, components) = match self.read(url).await {
-            Ok((true, components)) => ("ready", components),
-            Ok((false, components)) => ("not_ready", components),
+        let (status, said) = match self.read(url).await {
+            Ok((true, said)) => ("ready", said),
+            Ok((false, said)) => ("not_ready", said),
             Err(error) => {
                 tracing::debug!(service.name = name, error = %error, "a service does not say how it is");
-                ("unreachable", serde_json::Map::new())
+                ("unreachable", Value::Null)
             }
         };
-        Service { name: name.to_owned(), address, status, components }
+        let components = said["components"].as_object().cloned().unwrap_or_default();
+        let expires_at = said["certificate_expires_at"].as_i64();
+        let expires_at = expires_at.map(|seconds| Timestamp::from_micros(seconds.saturating_mul(1_000_000)));
+        Service { name: name.to_owned(), address, status, components, certificate_expires_at: expires_at }
     }
 
-    async fn read(&self, url: &Url) -> Result<(bool, serde_json::Map<String, Value>), reqwest::Error> {
+    async fn read(&self, url: &Url) -> Result<(bool, Value), reqwest::Error> {
         let mut response = self.http.get(url.clone()).send().await?;
         let is_ready = response.status().is_success();
         let mut body = Vec::new();
@@ -166,9 +174,7 @@ impl Watch {
             }
             body.extend_from_slice(&piece);
         }
-        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let components = body["components"].as_object().cloned().unwrap_or_default();
-        Ok((is_ready, components))
+        Ok((is_ready, serde_json::from_slice(&body).unwrap_or_default()))
     }
 
     async fn ask_kafka(&self) -> Ends {

@@ -47,6 +47,10 @@ pub async fn complete(State(app): State<Arc<App>>, mut request: Request, next: N
         headers.insert("x-request-id", value);
     }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // Two years; clients heed it under TLS only (RFC 6797).
+    let strict = HeaderValue::from_static("max-age=63072000; includeSubDomains");
+    headers.insert(header::STRICT_TRANSPORT_SECURITY, strict);
     let took = started.elapsed();
     metrics::request(route, response.status(), took);
     app.calls.answered(&begun, response.status(), took);

@@ -27,7 +27,7 @@ const ADDRESSES_MAX: usize = 10_000;
 
 /// The state of the partner API.
 pub struct App {
-    /// Accepted `@authority` values, lower case, without the scheme's own port.
+    /// Accepted `@authority` values, as [`normal_authority`] makes them.
     pub authorities: Vec<String>,
     /// All API keys.
     pub keys: Arc<KeyRing>,
@@ -105,8 +105,30 @@ impl AddressLimit {
     }
 }
 
-/// The port that a scheme does not write, removed (RFC 9421, section 2.2.3), in lower case.
+/// In lower case, and without the port that a scheme does not write (RFC 9421, section 2.2.3). Which scheme that is
+/// only the client knows when a proxy speaks TLS for this server, so both ports are taken off.
 pub fn normal_authority(authority: &str) -> String {
     let lower = authority.trim().to_ascii_lowercase();
-    lower.strip_suffix(":80").map_or(lower.clone(), ToOwned::to_owned)
+    let without = lower.strip_suffix(":443").or_else(|| lower.strip_suffix(":80"));
+    without.map_or(lower.clone(), ToOwned::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::normal_authority;
+
+    #[test]
+    fn an_authority_is_compared_without_what_a_scheme_does_not_write() {
+        for (written, normal) in [
+            ("API.Bank.example", "api.bank.example"),
+            ("api.bank.example:443", "api.bank.example"),
+            ("api.bank.example:80", "api.bank.example"),
+            ("api.bank.example:8443", "api.bank.example:8443"),
+            ("api.bank.example:4430", "api.bank.example:4430"),
+            ("[::1]:443", "[::1]"),
+            (" api.bank.example ", "api.bank.example"),
+        ] {
+            assert_eq!(normal_authority(written), normal);
+        }
+    }
 }

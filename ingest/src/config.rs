@@ -1,13 +1,12 @@
 //! What ingest is told from outside. Each field is a flag and an environment variable.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use domain::endpoint_url::Loopback;
 use domain::seal::{KeyEncryptionKey, KeyEncryptionKeys, SealError};
 use domain::secret::{HmacKey, SecretError};
 use runtime::config::{ConfigError, KafkaConfig, MysqlConfig, PrivateListenConfig};
-use runtime::http::HttpLimits;
+use runtime::public::PublicListenConfig;
 use url::Url;
 
 /// The configuration of ingest.
@@ -23,19 +22,13 @@ pub struct Config {
     /// Where metrics and health are served.
     #[command(flatten)]
     pub private: PrivateListenConfig,
-    /// What the public listener bears.
+    /// Where partners reach the API, and what that bears.
     #[command(flatten)]
-    pub http: HttpLimits,
-    /// Address of the partner API. Without TLS only a loopback address is accepted.
-    #[arg(long, env = "WIRED_LISTEN")]
-    pub listen: SocketAddr,
+    pub public: PublicListenConfig,
     /// Hosts (with the port, when it is not the scheme's own) that partners address this server by, comma
     /// separated. A request signed for another `@authority` is refused, whatever a proxy forwards.
     #[arg(long, env = "WIRED_AUTHORITIES", value_delimiter = ',', required = true)]
     pub authorities: Vec<String>,
-    /// Serve HTTP without TLS, on loopback only.
-    #[arg(long, env = "WIRED_INSECURE_HTTP", default_value_t = false, action = clap::ArgAction::Set)]
-    pub insecure_http: bool,
     /// File with the key-encryption key of the partners' API keys: base64 of 32 bytes.
     #[arg(long, env = "WIRED_PARTNER_KEYS_KEK_FILE")]
     pub partner_keys_kek_file: PathBuf,
@@ -124,15 +117,6 @@ pub enum Error {
     /// The Kafka client refuses its configuration.
     #[error("the Kafka producer cannot be made: {0}")]
     Kafka(#[from] rdkafka::error::KafkaError),
-    /// No TLS yet.
-    #[error(
-        "WIRED_LISTEN={0} can be reached from outside, and this server has no TLS; listen on 127.0.0.1 behind a \
-         TLS proxy"
-    )]
-    PublicWithoutTls(SocketAddr),
-    /// HTTP was not asked for.
-    #[error("there is no TLS here; to serve plain HTTP on {0}, say so with WIRED_INSECURE_HTTP=true")]
-    InsecureHttpNotAllowed(SocketAddr),
     /// A list element that no Host header field could equal.
     #[error("WIRED_AUTHORITIES holds {0:?}, which is no host with an optional port")]
     Authority(String),
@@ -174,12 +158,7 @@ pub enum Error {
 impl Config {
     /// Refuses what would serve secrets or money over an open line.
     pub fn check(&self) -> Result<(), Error> {
-        if !self.listen.ip().is_loopback() {
-            return Err(Error::PublicWithoutTls(self.listen));
-        }
-        if !self.insecure_http {
-            return Err(Error::InsecureHttpNotAllowed(self.listen));
-        }
+        self.public.check()?;
         let unusable = |authority: &&String| {
             authority.parse::<http::uri::Authority>().is_err() || authority.contains('@')
         };

@@ -4,8 +4,8 @@
 //! in memory) and for what became of payments, and written for what a partner sets up himself. While it is away,
 //! payments are accepted all the same; while Kafka is away, none is.
 //!
-//! What it deliberately does not do: decide anything about money (the processor does), keep a record of
-//! payment requests, or speak TLS (listen on loopback behind something that does).
+//! What it deliberately does not do: decide anything about money (the processor does), or keep a record of payment
+//! requests.
 
 pub mod accept;
 pub mod answer;
@@ -39,9 +39,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 pub use config::{Config, Error};
-use runtime::config::ConfigError;
 use runtime::health::Health;
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -104,11 +102,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         )),
     ];
 
-    let listener = TcpListener::bind(config.listen).await.map_err(|source| ConfigError::Listen {
-        variable: "WIRED_LISTEN",
-        address: config.listen,
-        source,
-    })?;
+    let listener = config.public.bind().await?;
+    health.shows(listener.certificate());
     let openapi = routes::document().to_json().unwrap_or_default();
     let app = Arc::new(App {
         authorities: config.authorities.iter().map(|authority| normal_authority(authority)).collect(),
@@ -135,8 +130,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         webhook_kek,
         openapi: Bytes::from(openapi),
     });
-    tracing::info!(listen.address = %config.listen, "ingest serves");
-    runtime::http::serve(listener, routes::router(app), config.http, shutdown).await;
+    tracing::info!(listen.address = %config.public.listen, "ingest serves");
+    listener.serve(routes::router(app), shutdown).await;
 
     let flushed = queue.flush().await;
     calls.flush().await;

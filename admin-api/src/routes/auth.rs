@@ -112,6 +112,7 @@ pub struct Proof {
 
 /// What was asked for is done if it can be; who owns the address learns more by mail.
 #[derive(Serialize, ToSchema)]
+#[schema(as = MailAccepted)]
 pub struct Accepted {
     /// Always `accepted`.
     #[schema(example = "accepted")]

@@ -232,7 +232,7 @@ pub struct System {
 #[utoipa::path(
     get, path = "/v1/system", tag = "system", operation_id = "read_system", security(("access_token" = [])),
     responses(
-        (status = 200, description = "The parts", body = System, example = json!({"now": "2026-01-31T12:00:00.000000Z", "services": [{"name": "processor", "address": "10.0.0.6:9100", "status": "ready", "components": {"mysql": "up", "kafka": "up"}}], "partitions": [{"topic": "payments.commands.v1", "partition": 3, "applied": 4712, "announced": 4712, "end": 4715, "lag": 3}], "lag": 3, "versions": {"admin_api": "0.1.0", "schema": "0012_analytics.sql", "mysql": "9.7.0"}, "staleness": {"kafka_answers": true, "analytics_counted_at": "2026-01-31T12:00:00.000000Z", "analytics_behind": 0, "checkpoint_taken_at": "2026-01-31T12:00:00.000000Z", "reconciled_at": "2026-01-31T12:00:00.000000Z"}})),
+        (status = 200, description = "The parts", body = System, example = json!({"now": "2026-01-31T12:00:00.000000Z", "services": [{"name": "processor", "address": "10.0.0.6:9100", "status": "ready", "components": {"mysql": "up", "kafka": "up"}, "certificate_expires_at": null}], "partitions": [{"topic": "payments.commands.v1", "partition": 3, "applied": 4712, "announced": 4712, "end": 4715, "lag": 3}], "lag": 3, "versions": {"admin_api": "0.1.0", "schema": "0012_analytics.sql", "mysql": "9.7.0"}, "staleness": {"kafka_answers": true, "analytics_counted_at": "2026-01-31T12:00:00.000000Z", "analytics_behind": 0, "checkpoint_taken_at": "2026-01-31T12:00:00.000000Z", "reconciled_at": "2026-01-31T12:00:00.000000Z"}})),
         (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]

@@ -1,6 +1,6 @@
 //! A bank to talk to: the service in this process, a mailbox, and people with their tokens.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -243,6 +243,12 @@ impl Bank {
         service
     }
 
+    /// Why another replica does not start.
+    pub(crate) async fn another_refused(&self, more: &[(&str, String)]) -> Error {
+        let service = spawn(&self.env, &self.keys, self.mails.path(), more);
+        tokio::time::timeout(LONG, service.task).await.expect("the service ends").unwrap().unwrap_err()
+    }
+
     /// Somebody at an address where nobody was before.
     pub(crate) fn client(&self) -> Client {
         let number = self.clients.fetch_add(1, Ordering::Relaxed);
@@ -370,9 +376,12 @@ async fn start(env: &Env, keys: &Keys, mails: &Path, more: &[(&str, String)]) ->
 }
 
 fn spawn(env: &Env, keys: &Keys, mails: &Path, more: &[(&str, String)]) -> Service {
-    let (address, private) = (free_address(), free_address());
+    let (listen, private) = (free_address(), free_address());
+    let listen =
+        more.iter().find(|(name, _)| *name == "--listen").map_or(listen, |(_, it)| it.parse().unwrap());
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, listen.port()));
     let mut arguments = vec![
-        ("--listen", address.to_string()),
+        ("--listen", listen.to_string()),
         ("--insecure-http", "true".to_owned()),
         ("--mysql-url", env.service_url("admin-api")),
         ("--kafka-brokers", env.kafka.kafka_brokers.clone()),

@@ -28,3 +28,4 @@ mod staff;
 mod staff_changes;
 mod system;
 mod teller;
+mod tls;

@@ -25,13 +25,17 @@ use settings::Settings;
     name = "wired",
     version,
     after_help = "Reads WIRED_URL, WIRED_KEY_ID, WIRED_KEY_SECRET, WIRED_MANDATE, \
-    WIRED_WEBHOOK_SECRET and WIRED_WEBHOOK_LISTEN from the environment, else from .local/partner.env."
+    WIRED_WEBHOOK_SECRET, WIRED_WEBHOOK_LISTEN and WIRED_CA_FILE from the environment, else from .local/partner.env."
 )]
 struct Cli {
     /// File of NAME='value' lines; wins over the environment. Without it, .local/partner.env is used for what the
     /// environment does not say.
     #[arg(long, global = true)]
     env_file: Option<PathBuf>,
+    /// File in PEM with the certificates of those who may vouch for the bank's, instead of those that this machine
+    /// trusts; else WIRED_CA_FILE.
+    #[arg(long, global = true)]
+    ca_file: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -81,7 +85,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let settings = Settings::read(cli.env_file)?;
+    let settings = Settings::read(cli.env_file, cli.ca_file)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         match cli.command {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use client::Client;
+use client::{Client, Options};
 use domain::webhook::{Secret, VerifyingKeys};
 
 /// What `make demo` leaves behind.
@@ -17,16 +17,18 @@ pub(crate) struct Settings {
     file: HashMap<String, String>,
     /// Named on the command line, so that it wins.
     is_explicit: bool,
+    /// Named on the command line, too.
+    ca_file: Option<PathBuf>,
 }
 
 impl Settings {
-    pub(crate) fn read(explicit: Option<PathBuf>) -> anyhow::Result<Self> {
+    pub(crate) fn read(explicit: Option<PathBuf>, ca_file: Option<PathBuf>) -> anyhow::Result<Self> {
         let is_explicit = explicit.is_some();
         let path = explicit.unwrap_or_else(|| DEFAULT_FILE.into());
         match fs::read_to_string(&path) {
-            Ok(text) => Ok(Self { file: parse(&text), is_explicit }),
+            Ok(text) => Ok(Self { file: parse(&text), is_explicit, ca_file }),
             Err(error) if error.kind() == io::ErrorKind::NotFound && !is_explicit => {
-                Ok(Self { file: HashMap::new(), is_explicit })
+                Ok(Self { file: HashMap::new(), is_explicit, ca_file })
             }
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
@@ -54,7 +56,17 @@ impl Settings {
 
     pub(crate) fn client(&self) -> anyhow::Result<Client> {
         let (url, key) = (self.need("WIRED_URL")?, self.need("WIRED_KEY_ID")?);
-        Ok(Client::new(&url, &key, &self.need("WIRED_KEY_SECRET")?)?)
+        let options = Options { authorities_pem: self.authorities()?, ..Options::default() };
+        Ok(Client::with_options(&url, &key, &self.need("WIRED_KEY_SECRET")?, options)?)
+    }
+
+    /// Who may vouch for the bank, when it is not whom this machine trusts.
+    fn authorities(&self) -> anyhow::Result<Option<Vec<u8>>> {
+        let Some(path) = self.ca_file.clone().or_else(|| self.get("WIRED_CA_FILE").map(PathBuf::from)) else {
+            return Ok(None);
+        };
+        let pem = fs::read(&path).with_context(|| format!("cannot read {} (--ca-file)", path.display()))?;
+        Ok(Some(pem))
     }
 
     pub(crate) fn webhook_keys(&self) -> anyhow::Result<VerifyingKeys> {
@@ -88,6 +100,9 @@ pub(crate) fn now_seconds() -> i64 {
 /// What to do when the bank does not answer, added to the error.
 pub(crate) fn explain(error: client::Error) -> anyhow::Error {
     let hint = match &error {
+        client::Error::Unreachable { reason, .. } if reason.contains("certificate") => {
+            "who vouches for the bank's certificate? Name the file of that authority with --ca-file or WIRED_CA_FILE"
+        }
         client::Error::Unreachable { .. } => "is ingest running? `make up` starts it, `make status` looks",
         client::Error::Problem(problem) if problem.code == "signature_invalid" => {
             "is this the newest key? A new one is known within 5 s; `make demo` renews .local/partner.env"

@@ -41,6 +41,9 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// How failures are repeated.
     pub retries: Retries,
+    /// Certificates in PEM of the authorities that may vouch for the bank, instead of those that this machine trusts.
+    /// Default: none, so the machine's.
+    pub authorities_pem: Option<Vec<u8>>,
 }
 
 impl Default for Options {
@@ -49,6 +52,7 @@ impl Default for Options {
             timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(3),
             retries: Retries::default(),
+            authorities_pem: None,
         }
     }
 }
@@ -142,14 +146,16 @@ impl Client {
         let key = HmacKey::from_base64(secret)?;
         // An error means that the program has chosen a provider already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder()
+        let mut http = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(options.connect_timeout)
             .tcp_nodelay(true)
-            .pool_max_idle_per_host(1024)
-            .build()
-            .map_err(ConfigError::Http)?;
+            .pool_max_idle_per_host(1024);
+        if let Some(pem) = &options.authorities_pem {
+            http = http.tls_certs_only(authorities(pem)?);
+        }
+        let http = http.build().map_err(ConfigError::Http)?;
         let identity = Identity { base, authority, key_id: key_id.to_owned(), key, options };
         Ok(Self { http, identity: Arc::new(identity) })
     }
@@ -349,6 +355,11 @@ fn parse_base(text: &str) -> Result<(Url, String), ConfigError> {
     // `Url` drops a scheme's default port, as RFC 9421 (2.2.3) wants it for `@authority`.
     let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
     Ok((url, authority))
+}
+
+fn authorities(pem: &[u8]) -> Result<Vec<reqwest::Certificate>, ConfigError> {
+    let authorities = reqwest::Certificate::from_pem_bundle(pem).unwrap_or_default();
+    if authorities.is_empty() { Err(ConfigError::Authorities) } else { Ok(authorities) }
 }
 
 fn text(what: &str, value: &str) -> Result<HeaderValue, Error> {

@@ -21,6 +21,9 @@ pub enum ConfigError {
     /// The secret cannot be read; its text is not shown.
     #[error("the key's secret cannot be read: {0}")]
     Secret(#[from] domain::secret::SecretError),
+    /// What should vouch for the bank is no certificate.
+    #[error("the file of trusted authorities holds no certificate in PEM (-----BEGIN CERTIFICATE-----)")]
+    Authorities,
     /// The TLS set-up of this machine is unusable.
     #[error("the HTTP client cannot be set up")]
     Http(#[source] reqwest::Error),

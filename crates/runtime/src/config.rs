@@ -5,6 +5,8 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use crate::http::CertificateError;
+
 /// Why a configuration cannot work. Names the variable; never shows a password.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -26,6 +28,30 @@ pub enum ConfigError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// Secrets would travel readable.
+    #[error(
+        "WIRED_LISTEN={0} can be reached from outside, and there is no TLS: set WIRED_TLS_CERT_FILE and \
+         WIRED_TLS_KEY_FILE, or listen on 127.0.0.1 behind a TLS proxy"
+    )]
+    PublicWithoutTls(SocketAddr),
+    /// Plain HTTP was not asked for.
+    #[error(
+        "there is no TLS on {0}: set WIRED_TLS_CERT_FILE and WIRED_TLS_KEY_FILE, or WIRED_INSECURE_HTTP=true to \
+         serve plain HTTP on loopback"
+    )]
+    InsecureHttpNotAllowed(SocketAddr),
+    /// Half of what TLS needs.
+    #[error("WIRED_TLS_CERT_FILE and WIRED_TLS_KEY_FILE go together, and {0} is not set")]
+    TlsIncomplete(&'static str),
+    /// Both TLS and none.
+    #[error("WIRED_INSECURE_HTTP=true and WIRED_TLS_CERT_FILE contradict each other: leave one out")]
+    TlsAndInsecureHttp,
+    /// What there is cannot be shown to clients.
+    #[error("WIRED_TLS_CERT_FILE and WIRED_TLS_KEY_FILE cannot be used: {0}")]
+    Certificate(#[from] CertificateError),
+    /// The TLS library does not take its settings.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(#[from] rustls::Error),
 }
 
 /// Where MySQL is.

@@ -3,13 +3,19 @@
 //! Liveness is another question: a process that answers is alive, and restarting it would not bring MySQL back.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::SystemTime;
 
 use metrics::gauge;
 
-/// The state of all parts of one service. Clones share it.
+use crate::http::Certificate;
+
+/// The state of all parts of one service, and what it shows to clients. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Health(Arc<Mutex<Parts>>);
+pub struct Health {
+    parts: Arc<Mutex<Parts>>,
+    certificate: Arc<OnceLock<Certificate>>,
+}
 
 /// Why each part is down; `None` when it is up.
 type Parts = BTreeMap<&'static str, Option<String>>;
@@ -24,26 +30,40 @@ impl Health {
     pub fn component(&self, name: &'static str) -> Component {
         metrics::describe_gauge!("wired_component_up", "1 when the part of the service is up, else 0");
         gauge!("wired_component_up", "component" => name).set(0.0);
-        self.parts(|parts| parts.insert(name, Some("starting".to_owned())));
+        self.with_parts(|parts| parts.insert(name, Some("starting".to_owned())));
         Component { health: self.clone(), name }
     }
 
     /// `Ok` when every part is up, else the parts that are down and why.
     pub fn ready(&self) -> Result<(), Vec<(&'static str, String)>> {
-        let down: Vec<_> = self.parts(|parts| {
+        let down: Vec<_> = self.with_parts(|parts| {
             parts.iter().filter_map(|(name, why)| why.clone().map(|why| (*name, why))).collect()
         });
         if down.is_empty() { Ok(()) } else { Err(down) }
     }
 
-    /// Every part and why it is down, if it is.
-    pub fn components(&self) -> Vec<(&'static str, Option<String>)> {
-        self.parts(|parts| parts.iter().map(|(name, why)| (*name, why.clone())).collect())
+    /// Tells the certificate of the public listener, when it has one. It makes nothing unready: when it has expired on
+    /// one replica it has on all.
+    pub fn shows(&self, certificate: Option<Certificate>) {
+        if let Some(certificate) = certificate {
+            // There is one public listener, so nothing is there yet.
+            let _ = self.certificate.set(certificate);
+        }
     }
 
-    fn parts<T>(&self, read: impl FnOnce(&mut Parts) -> T) -> T {
+    /// When the certificate expires; `None` without TLS.
+    pub fn certificate_expires_at(&self) -> Option<SystemTime> {
+        self.certificate.get().map(Certificate::expires_at)
+    }
+
+    /// Every part and why it is down, if it is.
+    pub fn components(&self) -> Vec<(&'static str, Option<String>)> {
+        self.with_parts(|parts| parts.iter().map(|(name, why)| (*name, why.clone())).collect())
+    }
+
+    fn with_parts<T>(&self, read: impl FnOnce(&mut Parts) -> T) -> T {
         // A panic elsewhere cannot leave the map half changed.
-        read(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        read(&mut self.parts.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -68,7 +88,7 @@ impl Component {
     /// Logs only changes, since callers report after each attempt.
     fn set(&self, why: Option<String>) {
         let name = self.name;
-        let before = self.health.parts(|parts| parts.insert(name, why.clone())).flatten();
+        let before = self.health.with_parts(|parts| parts.insert(name, why.clone())).flatten();
         if before == why {
             return;
         }

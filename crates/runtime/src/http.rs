@@ -8,17 +8,21 @@
 //! | is refused before its body was read | the rest is read, at most 64 KiB and 500 ms, or `Connection: close` |
 //! | does not read its answer | `http_write_timeout_ms` without progress |
 //! | sends a large head or many headers | 431 |
-//! | comes when all connections are taken | 503 with `Retry-After`, at once |
+//! | comes when all connections are taken | 503 with `Retry-After`, at once (with TLS: the connection ends) |
+//! | with TLS: does not finish its handshake, or one of too many | `http_handshake_timeout_ms`, `http_handshakes_max` |
+//! | speaks plain HTTP where there is TLS | 400 that says so |
 //!
 //! Connections above the cap are answered and closed rather than left waiting: a client that waits unseen in the
 //! kernel's queue learns nothing, and the load balancer neither. When few slots are left, answers carry
 //! `Connection: close`, so that idle connections do not keep new clients out.
 //!
 //! It bounds neither the size of bodies nor how long a handler takes: routes differ, so that is each service's.
-//! No TLS, no upgrades, no HTTP/2.
+//! No upgrades, no HTTP/2. [`serve`] speaks plain HTTP; with TLS a listener is a [`crate::public::PublicListener`].
 
 mod body;
+mod certificate;
 mod connection;
+mod tls;
 
 use std::convert::Infallible;
 use std::io::Write as _;
@@ -34,6 +38,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -42,13 +47,15 @@ use tower::ServiceExt as _;
 
 pub use body::{BodyTimedOut, is_body_timeout};
 use body::{TimedBody, Unread};
+pub use certificate::{Certificate, CertificateError};
 use connection::{GuardedStream, Phase};
+pub(crate) use tls::Tls;
 
 /// What one listener bears.
 #[derive(Debug, Clone, clap::Args)]
 pub struct HttpLimits {
-    /// Connections open at once. Each may hold 100 KiB, so a higher number needs the memory; a lower one refuses
-    /// clients that keep connections open.
+    /// Connections open at once. Each may hold 100 KiB, with TLS 200, so a higher number needs the memory; a lower one
+    /// refuses clients that keep connections open.
     #[arg(long, env = "WIRED_HTTP_CONNECTIONS_MAX", default_value_t = 2_048)]
     pub http_connections_max: usize,
     /// Milliseconds for the head of a request, from its first byte. Lower cuts off clients on bad lines, higher
@@ -71,6 +78,14 @@ pub struct HttpLimits {
     /// Headers of a request.
     #[arg(long, env = "WIRED_HTTP_HEADERS_MAX", default_value_t = 64)]
     pub http_headers_max: usize,
+    /// With TLS: handshakes under way at once. More leave fewer connections to those who are through, fewer refuse
+    /// clients when many come at once.
+    #[arg(long, env = "WIRED_HTTP_HANDSHAKES_MAX", default_value_t = 512)]
+    pub http_handshakes_max: usize,
+    /// With TLS: milliseconds for the handshake, from the moment of connecting. Lower cuts off clients on bad lines,
+    /// higher lets silent ones hold a connection for longer.
+    #[arg(long, env = "WIRED_HTTP_HANDSHAKE_TIMEOUT_MS", default_value_t = 5_000)]
+    pub http_handshake_timeout_ms: u64,
     /// Milliseconds that requests in progress have to finish after the signal to stop.
     #[arg(long, env = "WIRED_HTTP_DRAIN_TIMEOUT_MS", default_value_t = 10_000)]
     pub http_drain_timeout_ms: u64,
@@ -86,6 +101,8 @@ impl Default for HttpLimits {
             http_write_timeout_ms: 15_000,
             http_header_bytes_max: 16_384,
             http_headers_max: 64,
+            http_handshakes_max: 512,
+            http_handshake_timeout_ms: 5_000,
             http_drain_timeout_ms: 10_000,
         }
     }
@@ -103,14 +120,39 @@ const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 const REFUSAL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
-/// Serves until `shutdown`, then lets requests in progress finish within the drain's deadline.
+/// Serves plain HTTP until `shutdown`, then lets requests in progress finish within the drain's deadline.
 ///
 /// Handlers find the client's address as [`ConnectInfo<SocketAddr>`].
 pub async fn serve(listener: TcpListener, app: Router, limits: HttpLimits, shutdown: CancellationToken) {
+    serve_connections(listener, None, app, limits, shutdown).await;
+}
+
+/// As [`serve`], with TLS; the certificate's files are looked at every `reload_interval`.
+pub(crate) async fn serve_tls(
+    listener: TcpListener,
+    tls: Tls,
+    reload_interval: Duration,
+    app: Router,
+    limits: HttpLimits,
+    shutdown: CancellationToken,
+) {
+    let stop = CancellationToken::new();
+    let _stop_at_the_end = stop.clone().drop_guard();
+    tokio::spawn(tls.certificate().clone().follow(reload_interval, stop));
+    serve_connections(listener, Some(tls), app, limits, shutdown).await;
+}
+
+async fn serve_connections(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    app: Router,
+    limits: HttpLimits,
+    shutdown: CancellationToken,
+) {
     metrics::describe_counter!("wired_http_connections_refused_total", "Connections above the cap");
     let slots = Arc::new(Semaphore::new(limits.http_connections_max));
     let drain_timeout = Duration::from_millis(limits.http_drain_timeout_ms);
-    let server = Arc::new(Server { app, limits, slots: slots.clone(), shutdown: shutdown.clone() });
+    let server = Arc::new(Server { app, tls, limits, slots: slots.clone(), shutdown: shutdown.clone() });
     let (connections, abort) = (TaskTracker::new(), CancellationToken::new());
     loop {
         let accepted = tokio::select! {
@@ -124,7 +166,7 @@ pub async fn serve(listener: TcpListener, app: Router, limits: HttpLimits, shutd
                     let connection = server.clone().connection(stream, peer, slot);
                     connections.spawn(abort.clone().run_until_cancelled_owned(connection));
                 }
-                Err(_) => refuse(stream),
+                Err(_) => refuse(stream, server.tls.is_none()),
             },
             Err(error) => {
                 tracing::warn!(error = %error, "connection not accepted");
@@ -142,8 +184,11 @@ pub async fn serve(listener: TcpListener, app: Router, limits: HttpLimits, shutd
     }
 }
 
-fn refuse(stream: TcpStream) {
+fn refuse(stream: TcpStream, is_plain: bool) {
     metrics::counter!("wired_http_connections_refused_total").increment(1);
+    if !is_plain {
+        return;
+    }
     // The socket is non-blocking and its buffer empty, so this never waits; a client already gone does not matter.
     if let Ok(mut stream) = stream.into_std() {
         let _ = stream.write(REFUSAL);
@@ -152,6 +197,7 @@ fn refuse(stream: TcpStream) {
 
 struct Server {
     app: Router,
+    tls: Option<Tls>,
     limits: HttpLimits,
     slots: Arc<Semaphore>,
     shutdown: CancellationToken,
@@ -162,14 +208,33 @@ impl Server {
         let _slot = slot;
         // An answer is one write; Nagle's algorithm would only hold it back.
         let _ = stream.set_nodelay(true);
-        let limits = &self.limits;
         let phase = Phase::default();
-        let stream = GuardedStream::new(
-            stream,
-            phase.clone(),
-            Duration::from_millis(limits.http_header_timeout_ms),
-            Duration::from_millis(limits.http_write_timeout_ms),
-        );
+        let guard = |stream| {
+            GuardedStream::new(
+                stream,
+                phase.clone(),
+                Duration::from_millis(self.limits.http_header_timeout_ms),
+                Duration::from_millis(self.limits.http_write_timeout_ms),
+            )
+        };
+        match &self.tls {
+            None => self.clone().requests(guard(stream), peer, phase.clone()).await,
+            Some(tls) => {
+                // A handshake under way when the service stops has asked for nothing yet.
+                let accepted = self.shutdown.run_until_cancelled(tls.accept(stream, guard)).await;
+                if let Some(Some(stream)) = accepted {
+                    self.clone().requests(stream, peer, phase.clone()).await;
+                }
+            }
+        }
+    }
+
+    /// Answers one request after the other.
+    async fn requests<S>(self: Arc<Self>, stream: S, peer: SocketAddr, phase: Phase)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let limits = &self.limits;
         let server = self.clone();
         let service = service_fn(move |request| server.clone().respond(request, peer, phase.clone()));
         let connection = http1::Builder::new()

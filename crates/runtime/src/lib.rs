@@ -1,5 +1,5 @@
 //! What every process needs and no payment word: configuration groups, telemetry, the private listener with
-//! metrics and health, shutdown, a hardened HTTP server, problem documents, and the MySQL and Kafka client settings.
+//! metrics and health, shutdown, a hardened HTTP server with TLS, problem documents, and the MySQL and Kafka client settings.
 //!
 //! Nothing here knows what a command or an event is, and nothing here retries: each service decides that.
 
@@ -11,6 +11,7 @@ pub mod mysql;
 pub mod precondition;
 pub mod private;
 pub mod problem;
+pub mod public;
 pub mod recorder;
 pub mod reporter;
 pub mod shutdown;

@@ -1,6 +1,8 @@
 //! The private listener: `/metrics` for Prometheus, `/health/live` and `/health/ready` for whoever restarts and
 //! routes. Not for the outside: it names internal parts and has no authentication.
 
+use std::time::UNIX_EPOCH;
+
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -60,5 +62,10 @@ async fn ready(State(health): State<Health>) -> impl IntoResponse {
         .map(|(name, why)| (name.to_owned(), Value::String(why.unwrap_or_else(|| "up".to_owned()))))
         .collect();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, axum::Json(json!({"ready": ready, "components": components})))
+    let mut body = json!({"ready": ready, "components": components});
+    if let Some(expires_at) = health.certificate_expires_at() {
+        let since_1970 = expires_at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        body["certificate_expires_at"] = since_1970.as_secs().into();
+    }
+    (status, axum::Json(body))
 }

@@ -3,9 +3,11 @@
 //! Tests run in parallel and in many processes, so nothing is shared but the two servers; whatever a killed run
 //! left behind is swept an hour later. Only tests and benchmarks use this crate: it panics where they should fail.
 
+pub mod certificates;
 mod env;
 pub mod fixtures;
 pub mod naive_bank;
+pub mod openapi;
 mod ports;
 pub mod schema;
 mod sweep;

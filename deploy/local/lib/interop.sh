@@ -3,20 +3,24 @@
 # of the product; versions are pinned.
 
 interop_setup() {
-    interop_python
+    python_environment venv requirements.txt
+    # In an environment of its own: it brings many libraries, each pinned with its digests.
+    python_environment schemathesis schemathesis.txt --require-hashes
     interop_node
     receiver_go
     receiver_java
 }
 
-interop_python() {
-    local requirements=$LOCAL_SOURCE/interop/requirements.txt venv=$ROOT/.local/venv
+# python_environment NAME FILE [PIP-OPTION…]: the libraries of one list in .local/NAME.
+python_environment() {
+    local requirements=$LOCAL_SOURCE/interop/$2 venv=$ROOT/.local/$1
+    shift 2
     cmp -s "$requirements" "$venv/requirements.txt" && return
     python3 -c 'import ensurepip' 2>/dev/null || install_packages python3 python3-venv
-    say "fetching the Python interop libraries"
+    say "fetching Python libraries: $(basename "$requirements")"
     rm -rf "$venv"
     python3 -m venv "$venv" || die "python3 cannot make a virtual environment: install python3-venv and run this again"
-    "$venv/bin/pip" install -q --disable-pip-version-check -r "$requirements" >>"$LOGS/setup.log" 2>&1 ||
+    "$venv/bin/pip" install -q --disable-pip-version-check "$@" -r "$requirements" >>"$LOGS/setup.log" 2>&1 ||
         die "pip could not fetch the interop libraries: see $(relative "$LOGS/setup.log"), check the network and run this again"
     cp "$requirements" "$venv/requirements.txt"
 }

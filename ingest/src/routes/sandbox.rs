@@ -73,8 +73,8 @@ enum Outcome {
     params(schema::MoneyHeaders),
     request_body(content = schema::SandboxRequest, content_type = "application/json", example = json!(schema::sandbox_request())),
     responses(
-        (status = 200, description = "Ready. `Idempotent-Replayed: true` when the key was used before", body = SandboxAnswer, example = json!(schema::sandbox())),
-        (status = 202, description = "Accepted; it will be there in a moment", body = SandboxAnswer),
+        (status = 200, description = "Ready. `Idempotent-Replayed: true` when the key was used before", body = SandboxAnswer, example = json!(schema::sandbox("ready"))),
+        (status = 202, description = "Accepted; it will be there in a moment", body = SandboxAnswer, example = json!(schema::sandbox("pending"))),
         OfWrites
     )
 )]

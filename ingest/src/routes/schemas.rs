@@ -40,10 +40,10 @@ pub struct SchemaLink {
 /// The schemas of webhooks
 #[utoipa::path(
     get, path = "/v1/schemas", tag = "documents", operation_id = "list_schemas",
-    responses((
-        status = 200, description = "One for each type", body = SchemaList,
-        example = json!({"api_version": "2026-11-01", "data": [{"type": "payment.posted", "url": "/v1/schemas/payment.posted"}]})
-    ))
+    responses(
+        (status = 200, description = "One for each type", body = SchemaList, example = json!({"api_version": "2026-11-01", "data": [{"type": "payment.posted", "url": "/v1/schemas/payment.posted"}]})),
+        (status = 400, description = "A query parameter is unknown", body = shapes::Problem, content_type = "application/problem+json")
+    )
 )]
 pub async fn list(RawQuery(query): RawQuery) -> Result<Response, Problem> {
     query::none(query.as_deref())?;
@@ -64,6 +64,7 @@ pub async fn list(RawQuery(query): RawQuery) -> Result<Response, Problem> {
     ),
     responses(
         (status = 200, description = "The schema", body = serde_json::Value, content_type = "application/schema+json", example = json!({"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "payment.posted"})),
+        (status = 400, description = "A query parameter is unknown or doubled", body = shapes::Problem, content_type = "application/problem+json"),
         (status = 404, description = "There is no such type or version", body = shapes::Problem, content_type = "application/problem+json")
     )
 )]

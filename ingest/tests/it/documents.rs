@@ -16,6 +16,7 @@ async fn router_and_document_do_not_differ() {
     assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
     let document = answer.json();
     assert_eq!(document["openapi"], "3.1.0");
+    assert_eq!(testkit::openapi::faults(&document), Vec::<String>::new());
     let paths = document["paths"].as_object().unwrap();
     for (path, item) in paths {
         let target = target_of(path);
@@ -50,8 +51,6 @@ async fn router_and_document_do_not_differ() {
             }
         }
         for operation in item.as_object().unwrap().values() {
-            let shown = operation.to_string();
-            assert!(shown.contains("\"example\""), "{path} has an example");
             assert!(operation["operationId"].is_string());
         }
     }

@@ -41,7 +41,22 @@ pub(crate) struct Bench {
     pub(crate) key: Key,
     stop: CancellationToken,
     task: JoinHandle<Result<(), ingest::Error>>,
+    arguments: Vec<String>,
     _token_key: tempfile::NamedTempFile,
+}
+
+/// A further ingest of the same bank.
+pub(crate) struct Replica {
+    pub(crate) private: SocketAddr,
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), ingest::Error>>,
+}
+
+impl Replica {
+    pub(crate) async fn close(self) {
+        self.stop.cancel();
+        tokio::time::timeout(SOON, self.task).await.expect("ingest stops").unwrap().unwrap();
+    }
 }
 
 /// A key as its partner has it.
@@ -115,7 +130,7 @@ impl Bench {
             arguments.retain(|argument| !argument.starts_with(&format!("--{flag}=")));
             arguments.push(format!("--{flag}={value}"));
         }
-        let config = ingest::Config::try_parse_from(arguments).unwrap();
+        let config = ingest::Config::try_parse_from(&arguments).unwrap();
         let stop = CancellationToken::new();
         let task = tokio::spawn(ingest::run(config, stop.clone()));
         let bench = Self {
@@ -128,6 +143,7 @@ impl Bench {
             key: Key::new(id, &secret),
             stop,
             task,
+            arguments,
             _token_key: token_key,
         };
         wait_until("ingest listens", SOON, async || TcpStream::connect(address).await.is_ok()).await;
@@ -145,6 +161,24 @@ impl Bench {
         bench
     }
 
+    /// The configuration of another ingest of this bank, with these flags changed.
+    pub(crate) fn config(&self, changes: &[(&str, String)]) -> ingest::Config {
+        let is_changed =
+            |argument: &&String| changes.iter().any(|(flag, _)| argument.starts_with(&format!("--{flag}=")));
+        let kept = self.arguments.iter().filter(|argument| !is_changed(argument)).cloned();
+        let changed = changes.iter().map(|(flag, value)| format!("--{flag}={value}"));
+        ingest::Config::try_parse_from(kept.chain(changed)).unwrap()
+    }
+
+    /// Starts another ingest; whether it is ready, nobody waits for.
+    pub(crate) fn another(&self, changes: &[(&str, String)]) -> Replica {
+        let private = testkit::free_address();
+        let changes = [changes, &[("private-listen", private.to_string())]].concat();
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(ingest::run(self.config(&changes), stop.clone()));
+        Replica { private, stop, task }
+    }
+
     /// The status of the readiness, or `None` when nobody listens yet.
     pub(crate) async fn ready(&self) -> Option<u16> {
         let request =
@@ -154,8 +188,7 @@ impl Bench {
 
     /// The text of the metrics; other tests of this process have recorded in it, too.
     pub(crate) async fn metrics(&self) -> String {
-        let request = format!("GET /metrics HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.private);
-        String::from_utf8(exchange(self.private, request.as_bytes()).await.unwrap().body).unwrap()
+        metrics_of(self.private).await
     }
 
     pub(crate) async fn close(self) {
@@ -246,6 +279,12 @@ impl Bench {
         }
         records
     }
+}
+
+/// The text of the metrics of a private listener.
+pub(crate) async fn metrics_of(private: SocketAddr) -> String {
+    let request = format!("GET /metrics HTTP/1.1\r\nhost: {private}\r\nconnection: close\r\n\r\n");
+    String::from_utf8(exchange(private, request.as_bytes()).await.unwrap().body).unwrap()
 }
 
 #[derive(Debug, Clone)]

@@ -18,3 +18,4 @@ mod refuse;
 mod secrets;
 mod slow;
 mod statements;
+mod tls;

@@ -5,6 +5,7 @@
 mod api_calls;
 mod bench;
 mod dead_letters;
+mod documents;
 mod endpoints;
 mod harness;
 mod idempotency;

@@ -19,6 +19,8 @@ fn limits() -> HttpLimits {
         http_write_timeout_ms: 300,
         http_header_bytes_max: 8_192,
         http_headers_max: 16,
+        http_handshakes_max: 16,
+        http_handshake_timeout_ms: 300,
         http_drain_timeout_ms: 5_000,
     }
 }

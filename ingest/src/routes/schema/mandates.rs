@@ -186,8 +186,8 @@ pub fn sandbox_request() -> Value {
 }
 
 /// An example.
-pub fn sandbox() -> Value {
+pub fn sandbox(status: &str) -> Value {
     json!({
-        "mandate": MANDATE, "account": "acct_01k9q5m3v7f8h9j0kamcneprqs", "status": "ready", "state": "active"
+        "mandate": MANDATE, "account": "acct_01k9q5m3v7f8h9j0kamcneprqs", "status": status, "state": "active"
     })
 }

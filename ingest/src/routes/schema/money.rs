@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use super::{Currency, MANDATE, PAYMENT, Payment, PaymentRequest, payment};
 use crate::routes::accounts::StatementEntry;
@@ -151,16 +153,30 @@ pub struct BatchRequest {
     payments: Vec<BatchPayment>,
 }
 
-/// A payment of a batch.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "read by the derive alone")]
-pub struct BatchPayment {
-    /// The item's own key, as the header field of a payment alone.
-    #[schema(min_length = 1, max_length = 255)]
-    idempotency_key: String,
-    #[schema(inline)]
-    #[serde(flatten)]
-    payment: PaymentRequest,
+/// A payment of a batch: one shape with its key, because two joined by `allOf` would each refuse the other's fields.
+pub struct BatchPayment;
+
+impl PartialSchema for BatchPayment {
+    fn schema() -> RefOr<Schema> {
+        let RefOr::T(Schema::Object(mut payment)) = PaymentRequest::schema() else {
+            return PaymentRequest::schema();
+        };
+        let key = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some("The item's own key, as the header field of a payment alone."))
+            .min_length(Some(1))
+            .max_length(Some(255));
+        payment.description = Some("A payment of a batch.".to_owned());
+        payment.properties.insert("idempotency_key".to_owned(), key.into());
+        payment.required.push("idempotency_key".to_owned());
+        payment.into()
+    }
+}
+
+impl ToSchema for BatchPayment {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        PaymentRequest::schemas(schemas);
+    }
 }
 
 /// What became of each payment.
