@@ -14,6 +14,7 @@ mod fill;
 mod flow;
 mod ingest;
 mod isolation;
+mod login;
 mod machine;
 mod movements;
 mod produce;
@@ -61,6 +62,10 @@ pub enum Section {
     Isolation,
     /// Draining retries that are due.
     Backlog,
+    /// Payments while passwords are guessed.
+    LoginAttack,
+    /// Whether the time of a refused log-in tells who is a customer.
+    LoginTiming,
 }
 
 impl Section {
@@ -152,6 +157,8 @@ pub async fn run(config: &Config) -> anyhow::Result<()> {
             Section::Webhooks => webhooks::measure(servers, config, &mut report).await?,
             Section::Isolation => isolation::measure(config, &mut report).await?,
             Section::Backlog => backlog::measure(servers, config, &mut report).await?,
+            Section::LoginAttack => login::attack::measure(servers, config, &mut report).await?,
+            Section::LoginTiming => login::timing::measure(servers, config, &mut report).await?,
         }
     }
     pool.close().await;

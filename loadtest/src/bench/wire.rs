@@ -112,6 +112,24 @@ pub(super) async fn send(
     Ok(outcome)
 }
 
+/// A connection for one request after the other.
+pub(super) struct Connection(Worker);
+
+impl Connection {
+    /// Connects.
+    pub(super) async fn open(address: SocketAddr) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let (answered, latencies) = (Vec::new(), Latencies::default());
+        Ok(Self(Worker { stream, buffer: Vec::with_capacity(4_096), answered, latencies }))
+    }
+
+    /// Sends a request and gives the answer's status when all of the answer is there.
+    pub(super) async fn ask(&mut self, requests: &Requests, index: usize) -> anyhow::Result<u16> {
+        self.0.exchange(requests.get(index).context("there is no such request")?).await
+    }
+}
+
 /// Sends one request on a connection of its own and gives the answer's body; every other status than 200 is an error.
 pub(super) async fn body(address: SocketAddr, requests: &Requests, index: usize) -> anyhow::Result<Vec<u8>> {
     let stream = TcpStream::connect(address).await?;

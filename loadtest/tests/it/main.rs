@@ -4,6 +4,8 @@
 
 mod api_calls;
 mod bench;
+mod canary;
+mod clocks;
 mod dead_letters;
 mod documents;
 mod endpoints;
@@ -11,6 +13,7 @@ mod harness;
 mod idempotency;
 mod interop;
 mod killed;
+mod login_attack;
 mod money;
 mod money_ledger;
 mod money_model;

@@ -1,4 +1,5 @@
-//! Requests as bytes, signed before the clock starts: payments, batches of payments, reads.
+//! Requests as bytes, made and signed before the clock starts: payments, batches of payments, reads; and unsigned ones,
+//! each from an address of its own.
 
 use std::net::SocketAddr;
 
@@ -117,6 +118,22 @@ impl Requests {
             let mut headers = HeaderMap::new();
             seal.sign(&Method::GET, path, Some(query), false, &mut headers)?;
             requests.push("GET", &format!("{path}?{query}"), &seal.authority, &headers, &[]);
+        }
+        Ok(requests)
+    }
+
+    /// A POST of each `(client address, body)` through a proxy that tells the address.
+    pub(in crate::bench) fn plain(
+        server: SocketAddr,
+        path: &str,
+        bodies: &[(String, serde_json::Value)],
+    ) -> anyhow::Result<Self> {
+        let mut requests = Self::with_capacity(bodies.len() * 300);
+        for (from, body) in bodies {
+            let mut headers = HeaderMap::new();
+            headers.insert("content-type", HeaderValue::from_static("application/json"));
+            headers.insert("x-forwarded-for", HeaderValue::try_from(from)?);
+            requests.push("POST", path, &server.to_string(), &headers, body.to_string().as_bytes());
         }
         Ok(requests)
     }
