@@ -23,6 +23,7 @@ mod outage;
 mod receivers;
 mod smoke;
 mod support;
+mod trace;
 mod webhook_api;
 mod webhooks;
 
