@@ -23,11 +23,13 @@ pub(crate) struct Account {
     pub(crate) livemode: u8,
 }
 
+// Ordered by the whole key: by the version alone, MySQL would read and sort all entries of an account.
 const ACCOUNT_COLUMNS: &str = concat!(
     "SELECT a.id, a.owner_kind, a.owner_id, a.currency, a.status, a.balance_minor, a.held_minor, a.overdraft_minor, \
      a.version, a.head, ",
     micros!("a.entered_at"),
-    ", (SELECT e.version FROM entries e WHERE e.account_id = a.id ORDER BY e.version DESC LIMIT 1), \
+    ", (SELECT e.version FROM entries e WHERE e.account_id = a.id \
+     ORDER BY e.account_id DESC, e.version DESC LIMIT 1), \
      (SELECT CAST(COALESCE(SUM(h.amount_minor), 0) AS CHAR) FROM holds h WHERE h.account_id = a.id), \
      a.livemode FROM accounts a "
 );

@@ -29,9 +29,11 @@ pub(crate) struct Sequence {
 /// Sequences after `after`, by partner.
 pub(crate) async fn sequences_after(pool: &MySqlPool, after: Option<Uuid>) -> Result<Vec<Sequence>> {
     let mut sql = Sql::new();
+    // Ordered by the whole key: by the sequence alone, MySQL would read and sort all events of a partner.
     sql.text(
         "SELECT s.partner_id, s.last_sequence, s.epoch, (SELECT e.sequence FROM events e \
-         WHERE e.partner_id = s.partner_id ORDER BY e.sequence DESC LIMIT 1) FROM partner_sequences s ",
+         WHERE e.partner_id = s.partner_id ORDER BY e.partner_id DESC, e.sequence DESC LIMIT 1) \
+         FROM partner_sequences s ",
     );
     if let Some(after) = after {
         sql.text("WHERE s.partner_id > ").uuid(after);

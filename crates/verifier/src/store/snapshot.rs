@@ -56,14 +56,15 @@ pub(crate) async fn snapshot(pool: &MySqlPool) -> Result<Snapshot> {
 }
 
 async fn read_snapshot(connection: &mut MySqlConnection) -> Result<Snapshot> {
+    // Ordered by the whole key: by the offset alone, MySQL would read and sort all records of a partition.
     let positions = "SELECT p.source, p.kafka_partition, p.next_offset, p.announced_offset, \
          p.record_hash IS NOT NULL, \
          (SELECT y.kafka_offset FROM payments y WHERE y.source = p.source AND y.kafka_partition = p.kafka_partition \
-          ORDER BY y.kafka_offset DESC LIMIT 1), \
+          ORDER BY y.source DESC, y.kafka_partition DESC, y.kafka_offset DESC LIMIT 1), \
          (SELECT c.kafka_offset FROM changes c WHERE c.source = p.source AND c.kafka_partition = p.kafka_partition \
-          ORDER BY c.kafka_offset DESC LIMIT 1), \
+          ORDER BY c.source DESC, c.kafka_partition DESC, c.kafka_offset DESC LIMIT 1), \
          (SELECT d.kafka_offset FROM dead_letters d WHERE d.source = p.source \
-          AND d.kafka_partition = p.kafka_partition ORDER BY d.kafka_offset DESC LIMIT 1) \
+          AND d.kafka_partition = p.kafka_partition ORDER BY d.source DESC, d.kafka_partition DESC, d.kafka_offset DESC LIMIT 1) \
          FROM positions p ORDER BY p.source, p.kafka_partition";
     let positions = rows_of(connection, positions, |row| {
         Ok(Position {

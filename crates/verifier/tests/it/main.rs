@@ -545,6 +545,16 @@ async fn more_than_a_page_of_everything_is_walked_to_its_end() {
     assert_eq!(whole.rows["payments"], 2_307);
     assert_eq!(whole.rows["entries"], 10 + 4_600);
     assert_eq!(whole.rows["events"], 8 + 2_300);
+    // However much there is, no statement reads more than its page and what belongs to it.
+    let (most, statement): (f64, String) = sqlx::query_as(
+        "SELECT CAST(SUM_ROWS_EXAMINED / COUNT_STAR AS DOUBLE), CONVERT(LEFT(DIGEST_TEXT, 200) USING utf8mb4) \
+         FROM performance_schema.events_statements_summary_by_digest \
+         WHERE SCHEMA_NAME = DATABASE() AND DIGEST_TEXT LIKE 'SELECT%' ORDER BY 1 DESC LIMIT 1",
+    )
+    .fetch_one(env.pool())
+    .await
+    .unwrap();
+    assert!(most <= 2_000.0, "{most} rows are read by each {statement}");
     for (sql, table) in [
         (
             format!(
