@@ -93,13 +93,18 @@ pub struct Config {
     /// Requests of one client address in a second, sustained; twice as many at once.
     #[arg(long, env = "WIRED_REQUESTS_PER_SECOND", default_value_t = 50)]
     pub requests_per_second: u32,
-    /// Passwords hashed at once, each with 19 MiB and a core. More lets log-ins take cores from everything else on the
-    /// machine, fewer makes them wait.
-    #[arg(long, env = "WIRED_PASSWORD_HASHES_PARALLEL", default_value_t = 2)]
-    pub password_hashes_parallel: usize,
+    /// Cores that hashing passwords may take in the long run, such as `0.25` or `2`; each one begun takes 19 MiB. More lets
+    /// a flood of log-ins take from everything else on the machine, fewer makes log-ins wait while many come.
+    #[arg(long, env = "WIRED_PASSWORD_CORES", default_value = "0.25", value_parser = cores)]
+    pub password_cores: f64,
     /// Log-ins that wait for their hash; more are answered 503. Each waits for some tens of milliseconds a place.
     #[arg(long, env = "WIRED_PASSWORD_QUEUE_MAX", default_value_t = 32)]
     pub password_queue_max: usize,
+}
+
+fn cores(text: &str) -> Result<f64, String> {
+    let cores = text.parse().ok().filter(|cores| (0.01..=64.0).contains(cores));
+    cores.ok_or_else(|| "a number of cores from 0.01 to 64".to_owned())
 }
 
 /// Personal data, and links to people.

@@ -97,7 +97,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         bank: bank::Bank::new(&config.kafka, config.thresholds)?,
         personal: config.people.keys()?,
         partner_kek: config.partner_kek()?,
-        hasher: password::Hasher::new(config.password_hashes_parallel, config.password_queue_max)?,
+        hasher: password::Hasher::new(config.password_cores, config.password_queue_max)?,
         signer: jwt::Signer::new(base_url, &signing, &verifying)?,
         sessions: sessions::Sessions::default(),
         throttles: Throttles::new(config.requests_per_second),

@@ -1,9 +1,10 @@
 //! Passwords: which are accepted, and how they are hashed.
 //!
 //! Argon2id (RFC 9106) with 19 MiB, two passes and one lane. Each hash takes its memory and a core for tens of
-//! milliseconds, so they run on threads of their own, at most `parallel` at once; at most `queue_max` wait, and
-//! whoever comes then is told to come back. So a flood of log-ins costs bounded memory and bounded cores. The threads
-//! stand behind all others in the scheduler: where cores are scarce, log-ins wait and money does not.
+//! milliseconds, so they run on threads of their own, each with memory that it keeps; at most `queue_max` wait, and
+//! whoever comes then is told to come back. In the long run the threads take no more of the machine than `cores`, so that
+//! a flood of log-ins leaves the rest to money. A priority would not do that: the scheduler shares cores out between
+//! services first, and between the threads of one service only then.
 //!
 //! A log-in of nobody is checked against a hash of nothing: it costs the same.
 
@@ -11,10 +12,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{PasswordHasher, PasswordVerifier};
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
+use argon2::{ARGON2ID_IDENT, Algorithm, Argon2, Block, Params, Version};
 use tokio::sync::{Semaphore, oneshot};
 use zeroize::Zeroizing;
 
@@ -31,9 +32,8 @@ const LANES: u32 = 1;
 const SALT_BYTES: usize = 16;
 /// A password that is only a piece of this length, repeated, has no more strength than the piece.
 const PIECE_BYTES_MAX: usize = 4;
-/// How far the threads stand behind others, as `nice` counts: under full load a hash gets about a third of the share of
-/// anything else. More would let log-ins time out there, less would let guesses take from payments.
-const NICENESS: i32 = 5;
+/// Seconds of hashing that may be saved up while nobody logs in, so that a handful who come at once do not wait.
+const SAVED_S_MAX: f64 = 1.0;
 /// When to come back: by then the queue has moved on.
 const RETRY_AFTER_S: u32 = 2;
 
@@ -62,7 +62,7 @@ pub fn refusal(password: &str, email: &str) -> Option<(&'static str, String)> {
     None
 }
 
-type Job = Box<dyn FnOnce() + Send>;
+type Job = Box<dyn FnOnce(&mut [Block]) + Send>;
 
 /// Hashes and checks passwords.
 pub struct Hasher {
@@ -76,17 +76,17 @@ pub struct Hasher {
 }
 
 impl Hasher {
-    /// At most `parallel` hashes at once, and `queue_max` more that wait.
-    pub fn new(parallel: usize, queue_max: usize) -> Result<Self, Problem> {
-        let nobody = hash_now(&random::bytes::<32>())?;
-        let parallel = parallel.max(1);
+    /// As many hashes at once as `cores` begins, and `queue_max` more that wait.
+    pub fn new(cores: f64, queue_max: usize) -> Result<Self, Problem> {
+        let nobody = hash_now(&random::bytes::<32>(), &mut memory())?;
+        let parallel = (cores.ceil() as usize).max(1);
         let (jobs, waiting) = channel();
         let waiting = Arc::new(Mutex::new(waiting));
         for number in 0..parallel {
             let waiting = waiting.clone();
             std::thread::Builder::new()
                 .name(format!("password-{number}"))
-                .spawn(move || work(&waiting))
+                .spawn(move || work(&waiting, Budget::new(cores / parallel as f64)))
                 .map_err(|error| Problem::internal(&error))?;
         }
         let slots = Arc::new(Semaphore::new(parallel));
@@ -94,31 +94,38 @@ impl Hasher {
         Ok(Self { jobs, slots, inside: AtomicUsize::new(0), inside_max, nobody })
     }
 
+    /// Sends whoever comes away while as many wait as may: before anything is read for them.
+    pub fn check_room(&self) -> Result<(), Problem> {
+        if self.inside.load(Ordering::Acquire) < self.inside_max { Ok(()) } else { Err(full()) }
+    }
+
     /// The hash to store for a password.
     pub async fn hash(&self, password: &str) -> Result<String, Problem> {
         let password = Zeroizing::new(password.as_bytes().to_vec());
-        self.run(move || hash_now(&password)).await?
+        self.run(move |memory| hash_now(&password, memory)).await?
     }
 
     /// Whether the password is the one that was hashed; without a hash it costs the same and is not.
     pub async fn verify(&self, password: &str, hash: Option<&str>) -> Result<bool, Problem> {
         let password = Zeroizing::new(password.as_bytes().to_vec());
         let (known, hash) = (hash.is_some(), hash.unwrap_or(&self.nobody).to_owned());
-        let right = self.run(move || verify_now(&password, &hash)).await??;
+        let right = self.run(move |memory| verify_now(&password, &hash, memory)).await??;
         Ok(right && known)
     }
 
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
-        let _inside = Inside::enter(&self.inside, self.inside_max)
-            .ok_or_else(|| Problem::plain(Code::Busy).retry_after(RETRY_AFTER_S))?;
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut [Block]) -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        let _inside = Inside::enter(&self.inside, self.inside_max).ok_or_else(full)?;
         let slot = self.slots.clone().acquire_owned().await.map_err(|error| Problem::internal(&error))?;
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let (reply, done) = oneshot::channel();
-        let job = move || {
+        let job = move |memory: &mut [Block]| {
             // Held by the work, not by who waits for it: a client that went away frees no core.
             let _slot = slot;
             // Nobody may wait any more.
-            let _ = reply.send(work());
+            let _ = reply.send(work(memory));
         };
         self.jobs.send(Box::new(job)).map_err(|error| Problem::internal(&error))?;
         let done = done.await.map_err(|error| Problem::internal(&error));
@@ -127,17 +134,46 @@ impl Hasher {
     }
 }
 
+fn full() -> Problem {
+    Problem::plain(Code::Busy).retry_after(RETRY_AFTER_S)
+}
+
 /// Hashes until the hasher is gone.
-fn work(waiting: &Mutex<Receiver<Job>>) {
-    // On Linux this is the calling thread's alone. A system that does not let it hashes at the priority of everything.
-    if let Err(error) = rustix::process::nice(NICENESS) {
-        tracing::warn!(error = %error, "passwords are hashed at the priority of everything else");
-    }
+fn work(waiting: &Mutex<Receiver<Job>>, mut budget: Budget) {
+    let mut memory = memory();
     loop {
         let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
+        std::thread::sleep(budget.wait(Instant::now()));
+        let started = Instant::now();
         // Who waits for it is told that it failed, and the thread goes on.
-        let _ = catch_unwind(AssertUnwindSafe(job));
+        let _ = catch_unwind(AssertUnwindSafe(|| job(&mut memory)));
+        budget.spend(started.elapsed());
+    }
+}
+
+/// What a thread may take of a core: a share of the time that passes, some of it saved up.
+struct Budget {
+    share: f64,
+    saved_s: f64,
+    at: Instant,
+}
+
+impl Budget {
+    fn new(share: f64) -> Self {
+        Self { share, saved_s: SAVED_S_MAX, at: Instant::now() }
+    }
+
+    /// How long to wait until what was spent has come back.
+    fn wait(&mut self, now: Instant) -> Duration {
+        let passed_s = now.saturating_duration_since(self.at).as_secs_f64();
+        self.saved_s = (self.saved_s + passed_s * self.share).min(SAVED_S_MAX);
+        self.at = now;
+        Duration::from_secs_f64((-self.saved_s / self.share).max(0.0))
+    }
+
+    fn spend(&mut self, time: Duration) {
+        self.saved_s -= time.as_secs_f64();
     }
 }
 
@@ -159,20 +195,39 @@ impl Drop for Inside<'_> {
     }
 }
 
-fn argon2() -> Result<Argon2<'static>, Problem> {
+/// What one hash works in. To ask the system for it anew costs as much as a third of the hash.
+fn memory() -> Vec<Block> {
+    vec![Block::default(); MEMORY_KIB as usize]
+}
+
+/// The hash as it is stored: in the format of PHC strings, with salt and cost.
+fn hash_now(password: &[u8], memory: &mut [Block]) -> Result<String, Problem> {
     let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(|error| Problem::internal(&error))?;
-    Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
+    let salt = Salt::new(&random::bytes::<SALT_BYTES>()).map_err(|error| Problem::internal(&error))?;
+    let hash = PasswordHash {
+        algorithm: ARGON2ID_IDENT,
+        version: Some(Version::V0x13.into()),
+        params: ParamsString::try_from(&params).map_err(|error| Problem::internal(&error))?,
+        salt: Some(salt),
+        hash: Some(output(password, &salt, params, memory)?),
+    };
+    Ok(hash.to_string())
 }
 
-fn hash_now(password: &[u8]) -> Result<String, Problem> {
-    let salt = random::bytes::<SALT_BYTES>();
-    let hash = argon2()?.hash_password_with_salt(password, &salt);
-    Ok(hash.map_err(|error| Problem::internal(&error))?.to_string())
-}
-
-fn verify_now(password: &[u8], hash: &str) -> Result<bool, Problem> {
+fn verify_now(password: &[u8], hash: &str, memory: &mut [Block]) -> Result<bool, Problem> {
     let hash = PasswordHash::new(hash).map_err(|error| Problem::internal(&error))?;
-    Ok(argon2()?.verify_password(password, &hash).is_ok())
+    let params = Params::try_from(&hash).map_err(|error| Problem::internal(&error))?;
+    let (Some(salt), Some(expected)) = (&hash.salt, &hash.hash) else { return Ok(false) };
+    // Outputs are compared in constant time.
+    Ok(output(password, salt, params, memory)? == *expected)
+}
+
+fn output(password: &[u8], salt: &[u8], params: Params, memory: &mut [Block]) -> Result<Output, Problem> {
+    let mut bytes = [0; Params::DEFAULT_OUTPUT_LEN];
+    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+    let hashed = argon2.hash_password_into_with_memory(password, salt, &mut bytes, memory);
+    hashed.map_err(|error| Problem::internal(&error))?;
+    Output::new(&bytes).map_err(|error| Problem::internal(&error))
 }
 
 #[cfg(test)]
@@ -201,7 +256,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_hash_fits_its_password_alone_and_nobody_has_none() {
-        let hasher = Hasher::new(2, 8).unwrap();
+        let hasher = Hasher::new(2.0, 8).unwrap();
         let hash = hasher.hash("correct horse battery").await.unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
         assert_ne!(hash, hasher.hash("correct horse battery").await.unwrap());
@@ -210,37 +265,41 @@ mod tests {
         assert!(!hasher.verify("correct horse battery", None).await.unwrap());
     }
 
-    #[tokio::test]
-    async fn hashing_stands_behind_everything_else() {
-        let hasher = Hasher::new(1, 2).unwrap();
-        assert!(!hasher.verify("whatever it is", None).await.unwrap());
-        // The 17th field behind the name is what `nice` says.
-        let nice = |task: &std::path::Path| {
-            let stat = std::fs::read_to_string(task.join("stat")).ok()?;
-            stat.rsplit_once(')')?.1.split_whitespace().nth(16)?.parse::<i32>().ok()
+    #[test]
+    fn a_flood_gets_its_share_of_a_core_and_a_handful_does_not_wait() {
+        let (hash, mut now) = (Duration::from_millis(20), Instant::now());
+        let mut budget = Budget::new(0.25);
+        let mut flood = |hashes: u32| {
+            let begun = now;
+            for _ in 0..hashes {
+                now += budget.wait(now) + hash;
+                budget.spend(hash);
+            }
+            (now - begun).as_secs_f64()
         };
-        let own = nice(std::path::Path::new("/proc/thread-self")).unwrap();
-        let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
-        let hashing = tasks.filter(|task| {
-            std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.starts_with("password-"))
-        });
-        let hashing: Vec<_> = hashing.filter_map(|task| nice(&task)).collect();
-        assert!(
-            !hashing.is_empty() && hashing.iter().all(|it| *it == (own + NICENESS).min(19)),
-            "{hashing:?}"
-        );
+        // What was saved up lasts for a second of hashes and what comes in meanwhile.
+        assert!((flood(50) - 1.0).abs() < 0.001);
+        // 400 hashes are 8 s of a core: 32 s less what came in during the first second.
+        let took = flood(400);
+        assert!((30.9..=32.1).contains(&took), "{took}");
+        now += Duration::from_secs(4);
+        assert_eq!(budget.wait(now), Duration::ZERO);
+        // A long pause saves no more than a little.
+        now += Duration::from_secs(1_000);
+        assert_eq!(budget.wait(now), Duration::ZERO);
+        assert!(budget.saved_s <= SAVED_S_MAX);
     }
 
     #[tokio::test]
     async fn a_hash_that_panics_takes_no_thread_with_it() {
-        let hasher = Hasher::new(1, 2).unwrap();
-        assert!(hasher.run(|| -> bool { panic!("of the test") }).await.is_err());
+        let hasher = Hasher::new(1.0, 2).unwrap();
+        assert!(hasher.run(|_| -> bool { panic!("of the test") }).await.is_err());
         assert!(!hasher.verify("whatever it is", None).await.unwrap());
     }
 
     #[tokio::test]
     async fn more_than_the_queue_holds_are_sent_away_at_once() {
-        let hasher = Hasher::new(1, 2).unwrap();
+        let hasher = Hasher::new(1.0, 2).unwrap();
         let tries =
             futures_util::future::join_all((0..20).map(|_| hasher.verify("whatever it is", None))).await;
         let busy = tries.iter().filter(|it| matches!(it, Err(problem) if problem.code == Code::Busy)).count();

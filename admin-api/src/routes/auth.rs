@@ -421,6 +421,7 @@ impl Attempt {
 
     /// Refuses who failed too often, before anything expensive is done.
     pub(super) async fn check(&self, app: &App) -> Result<(), Problem> {
+        app.hasher.check_room()?;
         let (throttles, network) = (&app.throttles, self.network());
         let waits =
             [throttles.network_failures.wait(&network), throttles.pair_failures.wait(&(self.index, network))];

@@ -1,8 +1,8 @@
 //! Ten thousand wrong passwords, each for another user from another network, so that no throttle stops them before the
 //! hash: what is left to bound them is the hasher.
 //!
-//! Payments are sent as fast as they are accepted and counted when they are applied, for a few seconds without guesses
-//! and as many with them, in turns. Everything shares the machine, which is harder than any real set-up.
+//! As many payments without guesses and with them, in turns, are sent as fast as they are accepted; the time counts until
+//! the last one is applied. Everything shares the machine, which is harder than any real set-up.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::{LOGIN_PATH, WRONG_PASSWORD, address, admin_api};
 use crate::bench::city::{applied, wait_applied};
@@ -19,16 +21,16 @@ use crate::proc;
 use crate::report::{Goal, Report};
 use crate::system::{Options, Servers, Service, System};
 
-/// Guesses in all; the same when only whether it works is looked at.
-const GUESSES: [usize; 2] = [10_000, 300];
-/// Seconds of each half of a round.
-const HALF_S: [usize; 2] = [6, 2];
+/// Guesses of each second while payments are under way.
+const GUESSES: usize = 500;
+/// Payments of each half; the same when only whether it works is looked at.
+const PAYMENTS: [usize; 2] = [40_000, 1_000];
+/// How long sending them may take.
+const SENDING_MAX: Duration = Duration::from_secs(120);
 /// Connections of the guesser, one guess at a time each.
 const GUESSERS: usize = 128;
 /// Connections of the merchant.
 const CONNECTIONS: usize = 64;
-/// More payments than are accepted in a half.
-const PAYMENTS: [usize; 2] = [200_000, 2_000];
 const RATIO_MIN: f64 = 0.8;
 const MIB_MAX: f64 = 200.0;
 
@@ -38,20 +40,17 @@ pub(in crate::bench) async fn measure(
     config: &Config,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let size = |[measured, quick]: [usize; 2]| config.size(measured, quick);
     let customers = config.size(1_000, 10) as u32;
     let options = Options { admin_apis: 1, notifiers: 0, customers, ..Options::new("login_attack") };
     let system = System::start(servers, options).await?;
-    let half = Duration::from_secs(size(HALF_S) as u64);
-    let mut attack = Attack { system, half, payments: size(PAYMENTS), runs: 0, guesses: 0 };
-    let guesses = size(GUESSES) / config.rounds();
+    let mut attack = Attack { system, payments: config.size(PAYMENTS[0], PAYMENTS[1]), runs: 0, guesses: 0 };
     // The first half warms up.
-    attack.half(0).await?;
+    attack.half(false).await?;
     let (mut alone, mut beside, mut cores) = (Vec::new(), Vec::new(), Vec::new());
     let mut statuses = BTreeMap::new();
     for _ in 0..config.rounds() {
-        alone.push(attack.half(0).await?.payments_per_second);
-        let measured = attack.half(guesses).await?;
+        alone.push(attack.half(false).await?.payments_per_second);
+        let measured = attack.half(true).await?;
         beside.push(measured.payments_per_second);
         cores.push(measured.cores);
         for (status, count) in measured.statuses {
@@ -79,7 +78,6 @@ pub(in crate::bench) async fn measure(
 
 struct Attack {
     system: System,
-    half: Duration,
     payments: usize,
     runs: usize,
     guesses: usize,
@@ -92,44 +90,53 @@ struct Half {
 }
 
 impl Attack {
-    /// Payments as fast as possible, and so many guesses spread over the same time.
-    async fn half(&mut self, guesses: usize) -> anyhow::Result<Half> {
+    /// Payments as fast as possible until all are applied, and guesses all that time.
+    async fn half(&mut self, guess: bool) -> anyhow::Result<Half> {
         self.runs += 1;
         let ingest: SocketAddr = self.system.url(0).trim_start_matches("http://").parse()?;
         let signer = Signer::of(&self.system.partners()[0]);
         let name = format!("attack-{}", self.runs);
         let payments = Arc::new(Requests::sign(&signer, ingest, &name, self.payments, None)?);
-        let logins: Vec<_> = (self.guesses..self.guesses + guesses).map(login).collect();
-        self.guesses += guesses;
-        let admin_api = admin_api(&self.system)?;
-        let logins = Arc::new(Requests::plain(admin_api, LOGIN_PATH, &logins)?);
         let pid = self.system.pid(Service::AdminApi, 0).context("admin-api is gone")?;
         let (before, cpu, begun) =
             (applied(self.system.pool(), 1).await?, proc::cpu_seconds(pid)?, Instant::now());
-        let paying = wire::send(ingest, &payments, CONNECTIONS, None, self.half);
+        let all_applied = CancellationToken::new();
+        let paying = async {
+            // However it ends, the guesses end with it.
+            let _end = all_applied.clone().drop_guard();
+            wire::send(ingest, &payments, CONNECTIONS, None, SENDING_MAX).await?.only(202)?;
+            wait_applied(self.system.pool(), 1, before + self.payments as u64).await?;
+            anyhow::Ok(begun.elapsed().as_secs_f64())
+        };
+        let (admin_api, first) = (admin_api(&self.system)?, self.guesses);
         let guessing = async {
-            if guesses == 0 {
-                return Ok(BTreeMap::new());
+            let (mut seconds, mut guesses) = (JoinSet::new(), 0);
+            while guess && !all_applied.is_cancelled() {
+                let logins: Vec<_> = (first + guesses..first + guesses + GUESSES).map(login).collect();
+                guesses += GUESSES;
+                let logins = Arc::new(Requests::plain(admin_api, LOGIN_PATH, &logins)?);
+                seconds.spawn(async move {
+                    let rate = Some(GUESSES as f64);
+                    wire::send(admin_api, &logins, GUESSERS, rate, Duration::from_secs(1)).await
+                });
+                // The last answers of a second come in the next ones.
+                tokio::time::sleep(Duration::from_secs(1)).await;
             }
-            let rate = guesses as f64 / self.half.as_secs_f64();
-            // The last are answered when the queue of hashes has moved on.
-            let outcome = wire::send(admin_api, &logins, GUESSERS, Some(rate), self.half).await?;
-            anyhow::Ok(outcome.statuses())
+            let mut statuses = BTreeMap::new();
+            while let Some(second) = seconds.join_next().await {
+                for (status, count) in second??.statuses() {
+                    *statuses.entry(status).or_insert(0) += count;
+                }
+            }
+            anyhow::Ok((statuses, guesses))
         };
-        let measuring = async {
-            tokio::time::sleep(self.half).await;
-            anyhow::Ok((applied(self.system.pool(), 1).await?, begun.elapsed(), proc::cpu_seconds(pid)?))
-        };
-        let (paid, statuses, measured) = tokio::join!(paying, guessing, measuring);
-        let ((after, elapsed, cpu_after), paid) = (measured?, paid?);
-        paid.only(202)?;
-        // Nothing is left over for the next half.
-        wait_applied(self.system.pool(), 1, before + paid.answered.len() as u64).await?;
-        let elapsed = elapsed.as_secs_f64();
+        let (elapsed, guessed) = tokio::join!(paying, guessing);
+        let (elapsed, (statuses, guesses)) = (elapsed?, guessed?);
+        self.guesses += guesses;
         let half = Half {
-            payments_per_second: (after - before) as f64 / elapsed,
-            cores: (cpu_after - cpu) / elapsed,
-            statuses: statuses?,
+            payments_per_second: self.payments as f64 / elapsed,
+            cores: (proc::cpu_seconds(pid)? - cpu) / begun.elapsed().as_secs_f64(),
+            statuses,
         };
         eprintln!(
             "  … {:.0} payments/s, {:.2} cores of admin-api, answers to guesses {:?}",
