@@ -1,5 +1,5 @@
 //! The bank's side: `serve` (the default) answers customers and staff, `create-admin` makes the first admins, `command`
-//! carries out one command of the bank, `rebuild-analytics` counts all figures anew, `seed` makes a sample partner.
+//! carries out one command of the bank, `rebuild-analytics` counts all figures anew, `seed` makes sample partners for load and tests.
 
 use admin_api::{Config, analytics, create_admin, operate, seed};
 use clap::{Parser, Subcommand};
@@ -23,7 +23,7 @@ enum Command {
     Operate(operate::Config),
     /// Count all figures by hour and day anew from the ledger; meanwhile those of before are shown.
     RebuildAnalytics(analytics::RebuildConfig),
-    /// Make or complete a sample partner with customers, mandates and an endpoint; print what is there.
+    /// Make or complete sample partners with customers, mandates and endpoints for load and tests; print what is there.
     Seed(seed::Config),
 }
 

@@ -1,4 +1,5 @@
-//! Makes sample partners that can be paid to at once, for the demo, tests and benchmarks.
+//! Makes sample partners that can be paid to at once, thousands of mandates in seconds, for load and tests. A bank with
+//! an admin refuses it: there, people do this through the APIs, as `wired seed` does.
 //!
 //! Partners, keys and endpoints are rows of this service's own tables. Accounts, deposits and mandates are bank
 //! commands on Kafka, and seeding waits until the processor has decided each: it never writes a ledger table.
@@ -22,6 +23,7 @@ use domain::money::{Amount, Currency};
 use runtime::config::{ConfigError, KafkaConfig, MysqlConfig};
 
 use crate::commands;
+use crate::store::users;
 use credentials::Keys;
 use env_file::EnvFile;
 pub use judge::Refusal;
@@ -108,6 +110,9 @@ pub enum Error {
         /// What is wrong with its content.
         source: domain::seal::SealError,
     },
+    /// Somebody runs this bank.
+    #[error("this bank has admins: let them make partners, or see `wired seed`")]
+    Staffed,
     /// MySQL refused.
     #[error("MySQL: {0}; is it running, and have the migrations been applied?")]
     Mysql(#[from] sqlx::Error),
@@ -153,6 +158,9 @@ pub async fn run(config: &Config) -> Result<Vec<Seeded>, Error> {
     let deposit = check(config)?;
     let keys = Keys::read(config)?;
     let pool = config.mysql.pool("seed", 2)?;
+    if users::lock_active_admins(&mut *pool.acquire().await?).await? > 0 {
+        return Err(Error::Staffed);
+    }
     let plan = Plan::new(&config.name, config.partners, config.customers, deposit);
     let mut files = Vec::with_capacity(plan.partners.len());
     for (index, partner) in plan.partners.iter().enumerate() {

@@ -156,6 +156,15 @@ async fn a_refused_command_is_told_with_its_reason() {
     sqlx::query("UPDATE accounts SET status = 3 WHERE owner_kind = 3").execute(env.pool()).await.unwrap();
     let error = seed::run(&seeder.config(&["--deposit", "5.00"])).await.unwrap_err().to_string();
     assert!(error.contains("account_closed"), "{error}");
+    // Where there are admins, nobody makes keys and money alone.
+    sqlx::query(
+        "INSERT INTO users (id, role, status, email_index, created_at) VALUES (0x01, 4, 2, 0x01, UTC_TIMESTAMP(6))",
+    )
+    .execute(env.pool())
+    .await
+    .unwrap();
+    let error = seed::run(&seeder.config(&["--name", "another"])).await.unwrap_err().to_string();
+    assert!(error.contains("has admins"), "{error}");
     drop(processor);
     env.close().await;
 }

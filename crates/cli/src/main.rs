@@ -3,13 +3,16 @@
 //! Says in one line what is wrong and what to do about it. Exit codes: 0 done; 1 an error, said on stderr; and for
 //! what moves money also 2 rejected and 3 still pending.
 
+mod bank_api;
 mod curl;
 mod demo;
 mod export_ledger;
 mod listen;
+mod log_in;
 mod money;
 mod pay;
 mod receiver;
+mod seed;
 mod settings;
 mod verify_ledger;
 mod verify_webhook;
@@ -62,6 +65,10 @@ enum Command {
     VerifyLedger(verify_ledger::Options),
     /// Write the ledger as files, for an auditor who gets no access to the database.
     ExportLedger(export_ledger::Options),
+    /// Make sample staff, a customer and a partner through the public APIs, and print how they log in.
+    Seed(seed::Options),
+    /// Log one of the sample's people in and print the access token.
+    LogIn(log_in::Options),
     /// Post a signed payment, receive its webhook, and show how long each stage took.
     Demo(demo::Options),
 }
@@ -99,6 +106,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::VerifyWebhook(options) => verify_webhook::run(&settings, &options),
             Command::VerifyLedger(options) => verify_ledger::run(&settings, &options).await,
             Command::ExportLedger(options) => export_ledger::run(&settings, &options).await,
+            Command::Seed(options) => seed::run(&settings, &options).await,
+            Command::LogIn(options) => log_in::run(&settings, &options).await,
             Command::Demo(options) => demo::run(&settings, &options).await,
         }
     })

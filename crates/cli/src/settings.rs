@@ -11,7 +11,7 @@ use client::{Client, Options};
 use domain::webhook::{Secret, VerifyingKeys};
 
 /// What `make demo` leaves behind.
-const DEFAULT_FILE: &str = ".local/partner.env";
+pub(crate) const DEFAULT_FILE: &str = ".local/partner.env";
 
 pub(crate) struct Settings {
     file: HashMap<String, String>,
@@ -61,7 +61,7 @@ impl Settings {
     }
 
     /// Who may vouch for the bank, when it is not whom this machine trusts.
-    fn authorities(&self) -> anyhow::Result<Option<Vec<u8>>> {
+    pub(crate) fn authorities(&self) -> anyhow::Result<Option<Vec<u8>>> {
         let Some(path) = self.ca_file.clone().or_else(|| self.get("WIRED_CA_FILE").map(PathBuf::from)) else {
             return Ok(None);
         };

@@ -144,18 +144,7 @@ impl Client {
             return Err(ConfigError::KeyId(key_id.to_owned()));
         }
         let key = HmacKey::from_base64(secret)?;
-        // An error means that the program has chosen a provider already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut http = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(options.connect_timeout)
-            .tcp_nodelay(true)
-            .pool_max_idle_per_host(1024);
-        if let Some(pem) = &options.authorities_pem {
-            http = http.tls_certs_only(authorities(pem)?);
-        }
-        let http = http.build().map_err(ConfigError::Http)?;
+        let http = http_client(options.connect_timeout, options.authorities_pem.as_deref())?;
         let identity = Identity { base, authority, key_id: key_id.to_owned(), key, options };
         Ok(Self { http, identity: Arc::new(identity) })
     }
@@ -355,6 +344,26 @@ fn parse_base(text: &str) -> Result<(Url, String), ConfigError> {
     // `Url` drops a scheme's default port, as RFC 9421 (2.2.3) wants it for `@authority`.
     let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
     Ok((url, authority))
+}
+
+/// What speaks HTTP with the bank: with nobody between, without following it elsewhere, believing the authorities of
+/// these certificates in PEM or, without them, those that this machine trusts.
+pub fn http_client(
+    connect_timeout: Duration,
+    authorities_pem: Option<&[u8]>,
+) -> Result<reqwest::Client, ConfigError> {
+    // An error means that the program has chosen a provider already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut http = reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(connect_timeout)
+        .tcp_nodelay(true)
+        .pool_max_idle_per_host(1024);
+    if let Some(pem) = authorities_pem {
+        http = http.tls_certs_only(authorities(pem)?);
+    }
+    http.build().map_err(ConfigError::Http)
 }
 
 fn authorities(pem: &[u8]) -> Result<Vec<reqwest::Certificate>, ConfigError> {

@@ -25,7 +25,7 @@ mod payment;
 mod retries;
 mod webhooks;
 
-pub use client::{Answer, Client, Options, SendOptions};
+pub use client::{Answer, Client, Options, SendOptions, http_client};
 pub use domain::webhook;
 pub use error::{ConfigError, Error, FieldError, Problem};
 pub use money::{

@@ -282,6 +282,15 @@ impl System {
         set_up::admin_command(self, arguments).await
     }
 
+    /// The beginning of a shell's line that runs a command of `admin-api` on the server.
+    pub fn admin_command_line(&self) -> anyhow::Result<String> {
+        let environment = set_up::admin_environment(self)?.into_iter();
+        let mut words = vec!["env".to_owned()];
+        words.extend(environment.map(|(name, value)| format!("{name}={value}")));
+        words.push(binaries::find("admin-api")?.display().to_string());
+        Ok(words.join(" "))
+    }
+
     /// Status and body of `/health/ready`.
     pub async fn readiness(&self, service: Service, index: usize) -> anyhow::Result<(u16, String)> {
         set_up::get(self.instance(service, index)?.private, "/health/ready").await

@@ -120,10 +120,7 @@ pub(super) async fn seed(system: &System) -> anyhow::Result<Vec<Partner>> {
 
 /// Runs a command of `admin-api`, such as `create-admin`, as one would on the server; what it printed.
 pub(super) async fn admin_command(system: &System, arguments: &[String]) -> anyhow::Result<String> {
-    let mut environment = base_environment(system, Service::AdminApi)?;
-    environment.extend(keys_environment(system.folder()));
-    let public_url = system.public_url(Service::AdminApi, 0);
-    environment.push(("WIRED_PUBLIC_URL".to_owned(), public_url));
+    let environment = admin_environment(system)?;
     // What it prints is a secret, and is not kept.
     let log = tempfile::NamedTempFile::new()?;
     let (program, log) = (binaries::find("admin-api")?, log.path().to_owned());
@@ -134,6 +131,14 @@ pub(super) async fn admin_command(system: &System, arguments: &[String]) -> anyh
         bail!("admin-api {arguments:?} ended with {}: {printed}", process::describe(status));
     }
     Ok(printed)
+}
+
+/// What such a command needs to know.
+pub(super) fn admin_environment(system: &System) -> anyhow::Result<Vec<(String, String)>> {
+    let mut environment = base_environment(system, Service::AdminApi)?;
+    environment.extend(keys_environment(system.folder()));
+    environment.push(("WIRED_PUBLIC_URL".to_owned(), system.public_url(Service::AdminApi, 0)));
+    Ok(environment)
 }
 
 /// `GET path`, on a connection of its own.

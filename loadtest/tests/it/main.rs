@@ -21,6 +21,7 @@ mod money_races;
 mod money_rejected;
 mod outage;
 mod receivers;
+mod seed;
 mod smoke;
 mod support;
 mod trace;

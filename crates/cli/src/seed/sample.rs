@@ -1,0 +1,96 @@
+//! What seeding has made so far, in a file for its owner alone: an interrupted run goes on where it ended.
+
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use domain::ids::{EndpointId, MandateId};
+use serde::{Deserialize, Serialize};
+
+use crate::bank_api::LogIn;
+
+/// People and partner, as far as they are there.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Sample {
+    #[serde(skip)]
+    path: PathBuf,
+    pub(crate) people: Vec<LogIn>,
+    pub(super) partner: Partner,
+}
+
+/// What a partner is made of, in the order in which it is made.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Partner {
+    pub(super) id: Option<String>,
+    pub(super) active: bool,
+    /// Where its payments are credited.
+    pub(super) account: Option<String>,
+    pub(super) key: Option<ApiKey>,
+    pub(super) endpoint: Option<Endpoint>,
+    /// The account of the customer who pays.
+    pub(super) customer_account: Option<String>,
+    pub(super) funded: bool,
+    pub(super) mandate: Option<MandateId>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct ApiKey {
+    pub(super) id: String,
+    pub(super) secret: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Endpoint {
+    pub(super) id: EndpointId,
+    pub(super) secret: String,
+}
+
+impl Sample {
+    /// What the file says; nothing when there is none.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        let sample = match fs::read(path) {
+            Ok(json) => serde_json::from_slice(&json).with_context(|| {
+                format!("{} is not what `wired seed` wrote; remove it to begin anew", path.display())
+            })?,
+            Err(error) if error.kind() == ErrorKind::NotFound => Self::default(),
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        };
+        Ok(Self { path: path.to_owned(), ..sample })
+    }
+
+    /// Keeps it.
+    pub(super) fn write(&self) -> anyhow::Result<()> {
+        let mut json = serde_json::to_vec_pretty(self)?;
+        json.push(b'\n');
+        write_private(&self.path, &json)
+    }
+
+    /// Who has this address.
+    pub(crate) fn person(&self, email: &str) -> Option<&LogIn> {
+        self.people.iter().find(|person| person.email == email)
+    }
+}
+
+/// Replaces a file by another one that nobody else can read, whole or not at all.
+pub(super) fn write_private(path: &Path, content: &[u8]) -> anyhow::Result<()> {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".new");
+    let written = (|| {
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            fs::create_dir_all(folder)?;
+        }
+        // One that an interrupted run left may have other rights.
+        if let Err(error) = fs::remove_file(&draft)
+            && error.kind() != ErrorKind::NotFound
+        {
+            return Err(error);
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&draft, path)
+    })();
+    written.with_context(|| format!("cannot write {}", path.display()))
+}
