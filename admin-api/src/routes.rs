@@ -204,7 +204,7 @@ fn documented() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
     (router, document)
 }
 
-/// Every route may be asked too often, and be without MySQL.
+/// Every route may be asked wrongly or too often, and be without MySQL.
 fn answers_of_every_route(document: &mut utoipa::openapi::OpenApi) {
     let problem = |description: &str| {
         let schema = Ref::from_schema_name("Problem");
@@ -215,7 +215,8 @@ fn answers_of_every_route(document: &mut utoipa::openapi::OpenApi) {
         let methods = [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
         for operation in methods.into_iter().flatten() {
             let responses = &mut operation.responses.responses;
-            for (status, description) in [("429", "Too many requests"), ("503", "Try again later")] {
+            let everywhere = [("4XX", "A problem"), ("429", "Too many requests"), ("503", "Try again later")];
+            for (status, description) in everywhere {
                 responses.entry(status.to_owned()).or_insert_with(|| problem(description).into());
             }
         }

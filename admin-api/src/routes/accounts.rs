@@ -68,7 +68,6 @@ pub struct Limits {
             headers(("Location" = String, description = "The account"))),
         (status = 202, description = "On its way, or a second person has to agree", body = Accepted),
         (status = 422, description = "The ledger refused it", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn open(
@@ -138,7 +137,6 @@ async fn check_owner(app: &App, owner: Owner) -> Result<(), Problem> {
         (status = 202, description = "On its way", body = Accepted),
         (status = 404, description = "There is no such account", body = ProblemShape, content_type = "application/problem+json"),
         (status = 422, description = "The ledger refused it", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn freeze(
@@ -164,7 +162,6 @@ pub async fn freeze(
         (status = 202, description = "On its way", body = Accepted),
         (status = 404, description = "There is no such account", body = ProblemShape, content_type = "application/problem+json"),
         (status = 422, description = "The ledger refused it", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn unfreeze(
@@ -190,7 +187,6 @@ pub async fn unfreeze(
         (status = 202, description = "On its way", body = Accepted),
         (status = 404, description = "There is no such account", body = ProblemShape, content_type = "application/problem+json"),
         (status = 422, description = "The ledger refused it", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn close(
@@ -234,7 +230,6 @@ async fn change(
             headers(("Location" = String, description = "The request for approval"))),
         (status = 404, description = "There is no such account", body = ProblemShape, content_type = "application/problem+json"),
         (status = 422, description = "The ledger refused it", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn set_limits(

@@ -14,7 +14,6 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::documents::ProblemShape;
 use crate::access::Reader;
 use crate::analytics::{facts::Grain, zone_of};
 use crate::app::App;
@@ -250,7 +249,6 @@ pub struct Volume {
     params(Window),
     responses(
         (status = 200, description = "The figures", body = VolumeAnswer, example = json!({"from": "2026-10-31T23:00:00.000000Z", "to": "2026-11-30T23:00:00.000000Z", "step": "day", "time_zone": "Europe/Vienna", "counted_at": "2026-11-30T12:00:00.000000Z", "behind": 0, "data": [{"start": "2026-11-01T23:00:00.000000Z", "kind": "payment", "currency": "EUR", "count": 1200, "amount": "15034.20"}]})),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn volume(
@@ -299,7 +297,6 @@ pub struct Outcome {
     params(Window),
     responses(
         (status = 200, description = "The figures", body = OutcomesAnswer, example = json!({"from": "2026-10-31T23:00:00.000000Z", "to": "2026-11-30T23:00:00.000000Z", "step": "day", "time_zone": "Europe/Vienna", "counted_at": "2026-11-30T12:00:00.000000Z", "behind": 0, "data": [{"start": "2026-11-01T23:00:00.000000Z", "kind": "payment", "outcome": "rejected", "reason": "insufficient_funds", "count": 17}]})),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn outcomes(
@@ -371,7 +368,6 @@ impl Times {
     params(Window),
     responses(
         (status = 200, description = "The figures", body = LatencyAnswer, example = json!({"from": "2026-10-31T23:00:00.000000Z", "to": "2026-11-30T23:00:00.000000Z", "step": "day", "time_zone": "Europe/Vienna", "counted_at": "2026-11-30T12:00:00.000000Z", "behind": 0, "data": [{"start": "2026-11-01T23:00:00.000000Z", "count": 1200, "p50_ms": 4.09, "p95_ms": 9.21, "p99_ms": 20.47, "max_ms": 57.34}]})),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn latency(
@@ -433,7 +429,6 @@ pub struct TakenAndReturned {
     params(PartnersWindow),
     responses(
         (status = 200, description = "The figures", body = PartnersAnswer, example = json!({"from": "2026-10-31T23:00:00.000000Z", "to": "2026-11-30T23:00:00.000000Z", "step": "day", "time_zone": "Europe/Vienna", "counted_at": "2026-11-30T12:00:00.000000Z", "behind": 0, "data": [{"partner": "ptr_01k9q5m3v7f8h9j0kamcneprqs", "name": "Café Mozart", "commands": 1200, "rejected": 17, "amounts": [{"currency": "EUR", "taken": "15034.20", "returned": "210.00"}]}]})),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn top_partners(
@@ -492,7 +487,6 @@ pub struct Active {
     params(Window),
     responses(
         (status = 200, description = "The figures", body = ActiveAnswer, example = json!({"from": "2026-10-31T23:00:00.000000Z", "to": "2026-11-30T23:00:00.000000Z", "step": "day", "time_zone": "Europe/Vienna", "counted_at": "2026-11-30T12:00:00.000000Z", "behind": 0, "data": [{"start": "2026-11-01T23:00:00.000000Z", "customers": 320}]})),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn active_users(
@@ -544,7 +538,6 @@ pub struct Calls {
     params(CallsWindow),
     responses(
         (status = 200, description = "The figures", body = CallsAnswer, example = json!({"from": "2026-10-31T23:00:00.000000Z", "to": "2026-11-30T23:00:00.000000Z", "step": "day", "time_zone": "Europe/Vienna", "counted_at": "2026-11-30T12:00:00.000000Z", "behind": 0, "data": [{"start": "2026-11-01T23:00:00.000000Z", "api": "partners", "partner": "ptr_01k9q5m3v7f8h9j0kamcneprqs", "calls": 5400, "client_errors": 12, "server_errors": 0, "mean_ms": 3.4}]})),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn api_calls(
@@ -597,7 +590,6 @@ pub struct Deliveries {
     params(Window),
     responses(
         (status = 200, description = "The figures", body = DeliveriesAnswer, example = json!({"from": "2026-10-31T23:00:00.000000Z", "to": "2026-11-30T23:00:00.000000Z", "step": "day", "time_zone": "Europe/Vienna", "counted_at": "2026-11-30T12:00:00.000000Z", "behind": 0, "data": [{"start": "2026-11-01T23:00:00.000000Z", "delivered": 1180, "failed": 20, "given_up": 0, "success": 0.983, "latency": {"count": 1180, "p50_ms": 12.28, "p95_ms": 40.95, "p99_ms": 114.68, "max_ms": 229.37}}]})),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn deliveries(

@@ -87,7 +87,6 @@ pub struct Agreement {
     params(Filter),
     responses(
         (status = 200, description = "The requests", body = Approvals),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn list(
@@ -133,7 +132,6 @@ async fn counts(app: &App) -> Result<Counts, Problem> {
     responses(
         (status = 200, description = "The request", body = Approval),
         (status = 404, description = "There is no such request", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn read(
@@ -162,7 +160,6 @@ pub async fn read(
         (status = 200, description = "It is agreed to", body = Approval),
         (status = 404, description = "There is no such request", body = ProblemShape, content_type = "application/problem+json"),
         (status = 409, description = "It was decided before, has expired, or was altered", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn approve(
@@ -189,7 +186,6 @@ pub async fn approve(
         (status = 200, description = "It is rejected", body = Approval),
         (status = 404, description = "There is no such request", body = ProblemShape, content_type = "application/problem+json"),
         (status = 409, description = "It was decided before, has expired, or is your own", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn reject(
@@ -212,7 +208,6 @@ pub async fn reject(
         (status = 200, description = "It is cancelled", body = Approval),
         (status = 404, description = "There is no such request", body = ProblemShape, content_type = "application/problem+json"),
         (status = 409, description = "It was decided before, has expired, or is somebody else's", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn cancel(

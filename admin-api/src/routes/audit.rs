@@ -10,7 +10,6 @@ use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::documents::ProblemShape;
 use crate::access::{Auditor, Caller};
 use crate::app::App;
 use crate::audit::{Action, Entry};
@@ -51,7 +50,6 @@ pub struct LastVerification {
     params(Query),
     responses(
         (status = 200, description = "A page", body = Items),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn search(
@@ -80,7 +78,6 @@ pub async fn search(
     params(Query),
     responses(
         (status = 200, description = "The items", body = String, content_type = "text/csv", example = "at,source,action,outcome,…\r\nend,0,\"rows, SHA-256 of all lines before\",e3b0…\r\n"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn export_csv(
@@ -99,7 +96,6 @@ pub async fn export_csv(
     params(Query),
     responses(
         (status = 200, description = "The items", body = String, content_type = "application/x-ndjson", example = "{\"end\":{\"rows\":0,\"sha256\":\"e3b0…\"}}\n"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn export_ndjson(
@@ -149,7 +145,6 @@ async fn exported(app: &App, caller: &Caller, query: &Query, format: Format) -> 
     post, path = "/v1/audit/verify", tag = "audit", operation_id = "verify_audit", security(("access_token" = [])),
     responses(
         (status = 202, description = "It runs", body = Verification),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn verify(State(app): State<Arc<App>>, Auditor(caller): Auditor) -> Result<Response, Problem> {
@@ -164,7 +159,6 @@ pub async fn verify(State(app): State<Arc<App>>, Auditor(caller): Auditor) -> Re
     get, path = "/v1/audit/verify", tag = "audit", operation_id = "read_audit_verification", security(("access_token" = [])),
     responses(
         (status = 200, description = "The last verification", body = LastVerification),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn last_verification(

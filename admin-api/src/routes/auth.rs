@@ -164,7 +164,6 @@ pub(super) fn may_mail(app: &App, origin: Origin, email: &Index) -> Result<bool,
     request_body(content = Registration, example = json!({"email": "anna@example.com", "name": "Anna Bell"})),
     responses(
         (status = 202, description = "A mail is on its way, if one can be sent", body = Accepted, example = json!({"status": "accepted"})),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn register(
@@ -232,7 +231,6 @@ async fn write_registration(
     request_body(content = ResetRequest, example = json!({"email": "anna@example.com"})),
     responses(
         (status = 202, description = "A mail is on its way, if somebody has this address", body = Accepted, example = json!({"status": "accepted"})),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn ask_password_reset(
@@ -273,7 +271,6 @@ pub async fn ask_password_reset(
     request_body(content = NewPassword, example = json!({"token": "4Tn0XhR0pVf0wYb1m2Jd1c3q8rXk9u7s6o5n4v3w2x1", "password": "seven quiet herons"})),
     responses(
         (status = 204, description = "The password is set; log in with it"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn set_password(
@@ -350,7 +347,6 @@ pub(crate) fn email_of(app: &App, user: &UserRow) -> Result<Option<Email>, Probl
         (status = 200, description = "A new session", body = Tokens),
         (status = 401, description = "Wrong address, password or code; or a code is needed (`code_missing`)", body = ProblemShape, content_type = "application/problem+json"),
         (status = 429, description = "Too many failed attempts", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json"),
         (status = 503, description = "Too many log-ins at once; try again later", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
@@ -499,7 +495,6 @@ pub(super) async fn check_password(
     responses(
         (status = 200, description = "New tokens", body = Tokens),
         (status = 401, description = "The token is unknown, was used, or its session has ended", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn refresh(
@@ -542,7 +537,6 @@ pub async fn refresh(
     post, path = "/v1/auth/logout", tag = "auth", operation_id = "log_out", security(("access_token" = [])),
     responses(
         (status = 204, description = "The session has ended", example = json!(null)),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn log_out(State(app): State<Arc<App>>, Signed(caller): Signed) -> Result<StatusCode, Problem> {
@@ -559,7 +553,6 @@ pub async fn log_out(State(app): State<Arc<App>>, Signed(caller): Signed) -> Res
     post, path = "/v1/auth/logout-everywhere", tag = "auth", operation_id = "log_out_everywhere", security(("access_token" = [])),
     responses(
         (status = 204, description = "All sessions have ended, this one too", example = json!(null)),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn log_out_everywhere(
@@ -584,7 +577,6 @@ pub async fn log_out_everywhere(
     responses(
         (status = 204, description = "Proven, for five minutes"),
         (status = 401, description = "The password or the code is wrong", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn step_up(

@@ -120,7 +120,6 @@ impl Asked<'_> {
     responses(
         (status = 200, description = "The command", body = CommandView),
         (status = 404, description = "There is no such command, or it is not yours", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn read(

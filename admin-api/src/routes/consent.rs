@@ -177,7 +177,6 @@ async fn return_url(app: &App, request: &RequestRow) -> Result<Option<Url>, Prob
         (status = 200, description = "The request", body = MandateRequest),
         (status = 404, description = "There is nothing to answer under it", body = ProblemShape, content_type = "application/problem+json"),
         (status = 429, description = "Too many codes that were none", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn read(
@@ -227,7 +226,6 @@ pub async fn read(
         (status = 404, description = "There is nothing to answer under it, or you have no such account", body = ProblemShape, content_type = "application/problem+json"),
         (status = 409, description = "It was answered at the same moment, or the merchant is suspended", body = ProblemShape, content_type = "application/problem+json"),
         (status = 422, description = "The ledger refused it; `reason` says why", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn grant(
@@ -311,7 +309,6 @@ fn at_most(
         (status = 202, description = "Not decided yet: see Location", body = CommandView),
         (status = 404, description = "There is nothing to answer under it", body = ProblemShape, content_type = "application/problem+json"),
         (status = 409, description = "It was answered at the same moment", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn decline(
@@ -387,7 +384,6 @@ async fn carry_out(
         (status = 202, description = "Not decided yet: see Location", body = CommandView),
         (status = 404, description = "You have no such mandate", body = ProblemShape, content_type = "application/problem+json"),
         (status = 422, description = "It has ended already (`mandate_not_active`)", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn revoke(

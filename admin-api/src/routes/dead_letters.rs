@@ -150,7 +150,6 @@ impl From<DeadLetterRow> for DeadLetter {
     params(Filter),
     responses(
         (status = 200, description = "The dead letters", body = DeadLetters),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn list(
@@ -187,7 +186,6 @@ async fn find(app: &App, id: &str) -> Result<DeadLetterRow, Problem> {
     responses(
         (status = 200, description = "The dead letter", body = DeadLetter),
         (status = 404, description = "There is no such dead letter", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn read(
@@ -211,7 +209,6 @@ pub async fn read(
         (status = 404, description = "There is no such dead letter", body = ProblemShape, content_type = "application/problem+json"),
         (status = 409, description = "It was keyed by no id, and can only be rejected", body = ProblemShape, content_type = "application/problem+json"),
         (status = 422, description = "The ledger refused it", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn redrive(
@@ -243,7 +240,6 @@ pub async fn redrive(
         (status = 202, description = "On its way", body = Accepted),
         (status = 404, description = "There is no such dead letter", body = ProblemShape, content_type = "application/problem+json"),
         (status = 422, description = "The ledger refused it", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn reject(

@@ -53,7 +53,6 @@ pub struct EmailConfirmation {
     request_body(content = EmailChange, example = json!({"email": "anna.bell@example.org"})),
     responses(
         (status = 202, description = "A mail is on its way, if one can be sent", body = Accepted, example = json!({"status": "accepted"})),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn ask(
@@ -91,7 +90,6 @@ pub async fn ask(
     responses(
         (status = 204, description = "The address is changed"),
         (status = 409, description = "Somebody has the address meanwhile", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn confirm(

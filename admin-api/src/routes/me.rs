@@ -172,7 +172,6 @@ fn gone() -> Problem {
     get, path = "/v1/me", tag = "me", operation_id = "read_me", security(("access_token" = [])),
     responses(
         (status = 200, description = "The profile", body = Profile),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn read(
@@ -189,7 +188,6 @@ pub async fn read(
     request_body(content = ProfileChange, example = json!({"phone": "+43 1 234 56 78"})),
     responses(
         (status = 200, description = "The profile after the change", body = Profile),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn change(
@@ -238,7 +236,6 @@ pub async fn change(
     responses(
         (status = 204, description = "Changed"),
         (status = 401, description = "The current password is wrong", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn change_password(
@@ -279,7 +276,6 @@ pub async fn change_password(
     post, path = "/v1/me/exports", tag = "me", operation_id = "export_me", security(("access_token" = [])),
     responses(
         (status = 200, description = "The data", body = Export),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn export(
@@ -314,7 +310,6 @@ pub async fn export(
     responses(
         (status = 204, description = "Erased", example = json!(null)),
         (status = 409, description = "An account is still open", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn erase(
@@ -335,7 +330,6 @@ pub async fn erase(
     get, path = "/v1/me/sessions", tag = "me", operation_id = "list_sessions", security(("access_token" = [])),
     responses(
         (status = 200, description = "The sessions", body = LiveSessions),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn list_sessions(
@@ -359,7 +353,6 @@ pub async fn list_sessions(
     responses(
         (status = 204, description = "It has ended", example = json!(null)),
         (status = 404, description = "You have no such session", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn end_session(

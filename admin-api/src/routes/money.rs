@@ -171,7 +171,6 @@ fn deposit(body: &NewDeposit) -> Result<(Deposit, String), Problem> {
         (status = 201, description = "The money is on the account", body = Movement, headers(("Location" = String, description = "The payment"))),
         (status = 202, description = "On its way, or a second person has to agree", body = Accepted),
         (status = 422, description = "The ledger refused it", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn make_deposit(
@@ -197,7 +196,6 @@ pub async fn make_deposit(
         (status = 201, description = "The money is gone from the account", body = Movement, headers(("Location" = String, description = "The payment"))),
         (status = 202, description = "On its way, or a second person has to agree", body = Accepted),
         (status = 422, description = "The ledger refused it", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn withdraw(
@@ -223,7 +221,6 @@ pub async fn withdraw(
         (status = 201, description = "The money is moved", body = Movement, headers(("Location" = String, description = "The payment"))),
         (status = 202, description = "On its way, or a second person has to agree", body = Accepted),
         (status = 422, description = "The ledger refused it", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn transfer(
@@ -260,7 +257,6 @@ pub async fn transfer(
         (status = 201, description = "The money is moved back", body = Movement, headers(("Location" = String, description = "The payment"))),
         (status = 202, description = "On its way, or a second person has to agree", body = Accepted),
         (status = 422, description = "The ledger refused it", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn reverse(

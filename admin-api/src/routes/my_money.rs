@@ -87,7 +87,6 @@ pub(super) async fn sent_before(
         (status = 201, description = "The account", body = Account, headers(("Location" = String, description = "The account"))),
         (status = 202, description = "Not decided yet: see Location", body = CommandView),
         (status = 409, description = "There are ten open ones already, or another one was opened at the same time", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn open(
@@ -149,7 +148,6 @@ async fn next_account(app: &App, user: UserId) -> Result<AccountId, Problem> {
         (status = 202, description = "Not decided yet: see Location", body = CommandView),
         (status = 404, description = "You have no such account", body = ProblemShape, content_type = "application/problem+json"),
         (status = 422, description = "The ledger refused it; `reason` says why", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn transfer(

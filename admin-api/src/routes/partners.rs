@@ -205,7 +205,6 @@ pub(super) fn word<T>(
     params(Search),
     responses(
         (status = 200, description = "The partners", body = Partners),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn list(
@@ -232,7 +231,6 @@ pub async fn list(
     responses(
         (status = 200, description = "The partner; its version in ETag", body = Partner),
         (status = 404, description = "There is no such partner", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn read(
@@ -283,7 +281,6 @@ fn contact(fields: &mut Fields, name: &str, input: &ContactInput) -> Contact {
     responses(
         (status = 201, description = "Registered; its version in ETag", body = Partner),
         (status = 409, description = "The key was used for another partner", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn register(
@@ -351,7 +348,6 @@ pub async fn register(
         (status = 404, description = "There is no such partner", body = ProblemShape, content_type = "application/problem+json"),
         (status = 412, description = "It was changed meanwhile", body = ProblemShape, content_type = "application/problem+json"),
         (status = 428, description = "There is no If-Match", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn change(
@@ -407,7 +403,6 @@ pub async fn change(
     responses(
         (status = 200, description = "The contact", body = Contact),
         (status = 404, description = "There is no such partner, or nobody to reach", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn read_contact(
@@ -444,7 +439,6 @@ pub async fn read_contact(
         (status = 200, description = "It is decided", body = Approval),
         (status = 404, description = "There is no such partner", body = ProblemShape, content_type = "application/problem+json"),
         (status = 409, description = "It is active", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn activate(
@@ -474,7 +468,6 @@ pub async fn activate(
         (status = 200, description = "It is decided", body = Approval),
         (status = 404, description = "There is no such partner", body = ProblemShape, content_type = "application/problem+json"),
         (status = 409, description = "It is not active", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn suspend(

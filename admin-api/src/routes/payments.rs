@@ -328,7 +328,6 @@ fn words<T: std::str::FromStr>(text: Option<&str>) -> Result<Vec<T>, ()> {
     params(Search),
     responses(
         (status = 200, description = "A page", body = Payments),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn list(
@@ -372,7 +371,6 @@ pub async fn list(
     responses(
         (status = 200, description = "The payment", body = Payment),
         (status = 404, description = "There is no such payment, or it is not decided yet", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn read(

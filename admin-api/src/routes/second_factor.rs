@@ -112,7 +112,6 @@ async fn tell(app: &App, transaction: &mut MySqlConnection, user: &UserRow) -> R
     responses(
         (status = 200, description = "The secret, shown once", body = SecondFactor),
         (status = 409, description = "There is one: remove it first", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn begin(
@@ -147,7 +146,6 @@ pub async fn begin(
         (status = 200, description = "It counts", body = RecoveryCodes),
         (status = 401, description = "The code is wrong", body = ProblemShape, content_type = "application/problem+json"),
         (status = 409, description = "There is nothing to confirm", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn confirm(
@@ -202,7 +200,6 @@ async fn write_recovery_codes(
     responses(
         (status = 204, description = "Removed", example = json!(null)),
         (status = 403, description = "Not staff, or the proof is too old", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn remove(
@@ -230,7 +227,6 @@ pub async fn remove(
     responses(
         (status = 200, description = "The new ones, shown once", body = RecoveryCodes),
         (status = 403, description = "Not staff, or the proof is too old", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn renew_recovery_codes(

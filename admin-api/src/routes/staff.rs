@@ -75,7 +75,6 @@ pub struct RoleChange {
         (status = 202, description = "Another admin has to approve it", body = Approval),
         (status = 200, description = "It is decided", body = Approval),
         (status = 409, description = "A user with this address exists", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn invite(
@@ -199,7 +198,6 @@ async fn ask_of_another(
         (status = 200, description = "It is decided", body = Approval),
         (status = 404, description = "There is no such user", body = ProblemShape, content_type = "application/problem+json"),
         (status = 409, description = "As things stand it cannot be done", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn change_role(
@@ -231,7 +229,6 @@ pub async fn change_role(
         (status = 200, description = "It is decided", body = Approval),
         (status = 404, description = "There is no such user", body = ProblemShape, content_type = "application/problem+json"),
         (status = 409, description = "As things stand it cannot be done", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn disable(
@@ -259,7 +256,6 @@ pub async fn disable(
         (status = 200, description = "It is decided", body = Approval),
         (status = 404, description = "There is no such user", body = ProblemShape, content_type = "application/problem+json"),
         (status = 409, description = "As things stand it cannot be done", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn enable(
@@ -288,7 +284,6 @@ pub async fn enable(
         (status = 200, description = "It is decided", body = Approval),
         (status = 404, description = "There is no such user", body = ProblemShape, content_type = "application/problem+json"),
         (status = 409, description = "An account is still open, or it is no customer", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn erase(

@@ -12,7 +12,6 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::documents::ProblemShape;
 use crate::access::Reader;
 use crate::app::App;
 use crate::body::FromQuery;
@@ -110,7 +109,6 @@ pub struct Page {
     params(Page),
     responses(
         (status = 200, description = "The verdicts", body = Reconciliation, example = json!({"new": null, "full": null, "checkpoint": {"number": 4711, "taken_at": "2026-01-31T12:00:00.000000Z", "accounts": 120, "root": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "published_at": "2026-01-31T12:00:00.200000Z"}, "data": [{"kind": "new", "verdict": "whole", "started_at": "2026-01-31T12:00:00.000000Z", "finished_at": "2026-01-31T12:00:01.000000Z", "report": {"checks": {"I1": 1200}, "rows": {"entries": 2400}, "findings": [], "resumed": true, "seconds": 0.4}}], "next": null})),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn reconciliation(
@@ -233,7 +231,6 @@ pub struct System {
     get, path = "/v1/system", tag = "system", operation_id = "read_system", security(("access_token" = [])),
     responses(
         (status = 200, description = "The parts", body = System, example = json!({"now": "2026-01-31T12:00:00.000000Z", "services": [{"name": "processor", "address": "10.0.0.6:9100", "status": "ready", "components": {"mysql": "up", "kafka": "up"}, "certificate_expires_at": null}], "partitions": [{"topic": "payments.commands.v1", "partition": 3, "applied": 4712, "announced": 4712, "end": 4715, "lag": 3}], "lag": 3, "versions": {"admin_api": "0.1.0", "schema": "0012_analytics.sql", "mysql": "9.7.0"}, "staleness": {"kafka_answers": true, "analytics_counted_at": "2026-01-31T12:00:00.000000Z", "analytics_behind": 0, "checkpoint_taken_at": "2026-01-31T12:00:00.000000Z", "reconciled_at": "2026-01-31T12:00:00.000000Z"}})),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn system(State(app): State<Arc<App>>, _: Reader) -> Result<axum::Json<System>, Problem> {

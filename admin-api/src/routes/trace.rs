@@ -31,7 +31,6 @@ const ID_CHARS_MAX: usize = 255;
     responses(
         (status = 200, description = "The trace", body = Object, example = json!(example())),
         (status = 404, description = "There is no such payment, or it is not decided yet", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn one(
@@ -85,7 +84,6 @@ pub struct Found {
     params(InHand),
     responses(
         (status = 200, description = "What was found, perhaps nothing", body = Found, example = json!({"found_by": "reference", "payments": [], "more": false, "trace": null})),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn find(

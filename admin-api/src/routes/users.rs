@@ -102,7 +102,6 @@ pub(super) fn masked(app: &App, user: &UserRow) -> Result<User, Problem> {
     params(Search),
     responses(
         (status = 200, description = "The users", body = Users),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn list(
@@ -150,7 +149,6 @@ fn nobody() -> Problem {
     responses(
         (status = 200, description = "The user", body = User),
         (status = 404, description = "There is no such user", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn read(
@@ -172,7 +170,6 @@ pub async fn read(
     responses(
         (status = 200, description = "The data", body = me::Profile),
         (status = 404, description = "There is no such user, or not any more", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn read_personal_data(

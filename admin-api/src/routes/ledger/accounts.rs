@@ -128,7 +128,6 @@ async fn list(
     params(PageQuery),
     responses(
         (status = 200, description = "A page of them", body = Accounts),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn list_own(
@@ -148,7 +147,6 @@ pub async fn list_own(
     params(AccountsQuery),
     responses(
         (status = 200, description = "A page of them", body = Accounts),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn list_all(
@@ -195,7 +193,6 @@ fn owner(text: &str) -> Option<Owner> {
     responses(
         (status = 200, description = "The account", body = Account),
         (status = 404, description = "You have no such account", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn read_own(
@@ -213,7 +210,6 @@ pub async fn read_own(
     responses(
         (status = 200, description = "The account", body = Account),
         (status = 404, description = "There is no such account", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn read(
@@ -262,7 +258,6 @@ async fn balance(
     responses(
         (status = 200, description = "The balance", body = Balance),
         (status = 404, description = "You have no such account", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn balance_own(
@@ -283,7 +278,6 @@ pub async fn balance_own(
     responses(
         (status = 200, description = "The balance", body = Balance),
         (status = 404, description = "There is no such account", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn balance_of(

@@ -112,7 +112,6 @@ async fn list(
     responses(
         (status = 200, description = "A page of them", body = Entries),
         (status = 404, description = "You have no such account", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn list_own(
@@ -134,7 +133,6 @@ pub async fn list_own(
     responses(
         (status = 200, description = "A page of them", body = Entries),
         (status = 404, description = "There is no such account", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn list_of(

@@ -52,7 +52,6 @@ async fn list(app: &App, of: Of, query: PageQuery) -> Result<axum::Json<Mandates
     params(PageQuery),
     responses(
         (status = 200, description = "A page of them", body = Mandates),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn list_own(
@@ -70,7 +69,6 @@ pub async fn list_own(
     responses(
         (status = 200, description = "The mandate", body = Mandate),
         (status = 404, description = "You have no such mandate", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn read_own(
@@ -91,7 +89,6 @@ pub async fn read_own(
     responses(
         (status = 200, description = "A page of them", body = Mandates),
         (status = 404, description = "There is no such account", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn list_of_account(
@@ -111,7 +108,6 @@ pub async fn list_of_account(
     responses(
         (status = 200, description = "The mandate", body = Mandate),
         (status = 404, description = "There is no such mandate", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn read(

@@ -147,7 +147,6 @@ async fn stream(
     responses(
         (status = 200, description = "The statement", body = String, content_type = "text/csv", example = json!("version,entered_at,kind,…\r\n1,2026-01-31T12:00:00.000000Z,deposit,…\r\n")),
         (status = 404, description = "You have no such account", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn read_own(
@@ -169,7 +168,6 @@ pub async fn read_own(
     responses(
         (status = 200, description = "The statement", body = String, content_type = "text/csv", example = json!("version,entered_at,kind,…\r\n1,2026-01-31T12:00:00.000000Z,deposit,…\r\n")),
         (status = 404, description = "There is no such account", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn read(

@@ -124,7 +124,6 @@ impl Application {
     params(Search),
     responses(
         (status = 200, description = "The applications", body = Applications),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn list(
@@ -149,7 +148,6 @@ pub async fn list(
     responses(
         (status = 200, description = "The application", body = Application),
         (status = 404, description = "There is no such application", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn read(
@@ -171,7 +169,6 @@ pub async fn read(
     responses(
         (status = 200, description = "The contact", body = Contact),
         (status = 404, description = "There is no such application", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn read_contact(
@@ -208,7 +205,6 @@ pub async fn read_contact(
         (status = 200, description = "It is decided", body = Approval),
         (status = 404, description = "There is no such application", body = ProblemShape, content_type = "application/problem+json"),
         (status = 409, description = "It is decided", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn approve(
@@ -240,7 +236,6 @@ pub async fn approve(
         (status = 200, description = "Declined", body = Application),
         (status = 404, description = "There is no such application", body = ProblemShape, content_type = "application/problem+json"),
         (status = 409, description = "It is decided", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn decline(

@@ -158,7 +158,6 @@ fn waits(row: &KeyRow) -> bool {
     responses(
         (status = 200, description = "The keys", body = Keys),
         (status = 404, description = "There is no such partner", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn list(
@@ -192,7 +191,6 @@ pub async fn list(
         (status = 200, description = "It is decided", body = Approval),
         (status = 404, description = "There is no such partner", body = ProblemShape, content_type = "application/problem+json"),
         (status = 409, description = "The partner has as many live keys as it may have", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn issue(
@@ -232,7 +230,6 @@ pub async fn issue(
         (status = 200, description = "The secret; ingest knows the key within 5 seconds", body = Secret),
         (status = 404, description = "There is no such key", body = ProblemShape, content_type = "application/problem+json"),
         (status = 409, description = "It was shown, or somebody else asked for the key", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn show_secret(
@@ -278,7 +275,6 @@ pub async fn show_secret(
     responses(
         (status = 200, description = "The key with its end", body = Key),
         (status = 404, description = "There is no such key", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn revoke(

@@ -117,7 +117,6 @@ fn return_url(fields: &mut Fields, text: &str) -> String {
     responses(
         (status = 200, description = "The URLs", body = ReturnUrls),
         (status = 404, description = "There is no such partner", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn list_return_urls(
@@ -141,7 +140,6 @@ pub async fn list_return_urls(
         (status = 201, description = "The URLs", body = ReturnUrls),
         (status = 404, description = "There is no such partner", body = ProblemShape, content_type = "application/problem+json"),
         (status = 409, description = "There are as many as there may be", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn add_return_url(
@@ -184,7 +182,6 @@ pub async fn add_return_url(
     responses(
         (status = 200, description = "The URLs that are left", body = ReturnUrls),
         (status = 404, description = "There is no such partner, or no such URL", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn remove_return_url(
@@ -219,7 +216,6 @@ pub async fn remove_return_url(
     responses(
         (status = 200, description = "The accounts", body = SettlementAccounts),
         (status = 404, description = "There is no such partner", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn list_settlement_accounts(
@@ -253,7 +249,6 @@ pub async fn list_settlement_accounts(
         (status = 202, description = "A second person has to approve it", body = Approval),
         (status = 200, description = "It is decided", body = Approval),
         (status = 404, description = "There is no such partner", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn set_settlement_account(

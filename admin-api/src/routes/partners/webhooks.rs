@@ -252,7 +252,6 @@ async fn described(
     responses(
         (status = 200, description = "The endpoints", body = PartnerEndpoints),
         (status = 404, description = "There is no such partner", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn endpoints(
@@ -282,7 +281,6 @@ pub async fn endpoints(
     responses(
         (status = 200, description = "The deliveries", body = PartnerDeliveries),
         (status = 404, description = "The partner has no such endpoint", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn deliveries(
@@ -322,7 +320,6 @@ pub async fn deliveries(
             }]
         })),
         (status = 404, description = "There is no such delivery", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn delivery(
@@ -353,7 +350,6 @@ pub async fn delivery(
         (status = 202, description = "To be sent", body = Resend),
         (status = 404, description = "There is no such event or endpoint, or the event is not kept any more", body = ProblemShape, content_type = "application/problem+json"),
         (status = 409, description = "The endpoint is disabled, or too much is to be sent again already", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn resend(
@@ -410,7 +406,6 @@ pub async fn resend(
     responses(
         (status = 200, description = "Enabled", body = PartnerEndpoint),
         (status = 404, description = "The partner has no such endpoint", body = ProblemShape, content_type = "application/problem+json"),
-        (status = "4XX", description = "A problem", body = ProblemShape, content_type = "application/problem+json")
     )
 )]
 pub async fn enable(
