@@ -18,6 +18,7 @@ use crate::jwt::Signer;
 use crate::password::Hasher;
 use crate::personal::{Index, Keys};
 use crate::sessions::Sessions;
+use crate::store::mails::MailKind;
 use crate::system::Watch;
 use crate::throttle::Throttle;
 use crate::verification::Published;
@@ -62,6 +63,10 @@ pub struct App {
 pub struct Throttles {
     /// Requests of a network.
     pub requests: Throttle<IpAddr>,
+    /// Log-ins of one user from one network, also right ones: each costs a hash.
+    pub logins: Throttle<(Index, IpAddr)>,
+    /// The same from a network, whoever for.
+    pub network_logins: Throttle<IpAddr>,
     /// Failed log-ins from a network, whoever for.
     pub network_failures: Throttle<IpAddr>,
     /// Failed log-ins of one user from one network.
@@ -77,8 +82,9 @@ pub struct Throttles {
     pub network_request_misses: Throttle<IpAddr>,
     /// Registrations and resets that a network asks for.
     pub network_mails: Throttle<IpAddr>,
-    /// Mails to one address that anybody asks for.
-    pub address_mails: Throttle<Index>,
+    /// Mails of a kind to one address that anybody asks for: resets for an address that nobody has must not keep it from being
+    /// registered.
+    pub address_mails: Throttle<(Index, MailKind)>,
 }
 
 impl Throttles {
@@ -88,6 +94,8 @@ impl Throttles {
         let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
         Self {
             requests: Throttle::new(per_second * 2, Duration::from_secs(1) / per_second),
+            logins: Throttle::new(30, Duration::from_secs(6)),
+            network_logins: Throttle::new(120, Duration::from_secs(1)),
             network_failures: Throttle::new(30, Duration::from_secs(10)),
             pair_failures: Throttle::new(5, Duration::from_secs(30)),
             user_failures: Throttle::new(20, minutes(1)),

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::{ARGON2ID_IDENT, Algorithm, Argon2, Block, Params, Version};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{Semaphore, oneshot};
 use zeroize::Zeroizing;
 
@@ -119,18 +120,18 @@ impl Hasher {
     ) -> Result<T, Problem> {
         let _inside = Inside::enter(&self.inside, self.inside_max).ok_or_else(full)?;
         let slot = self.slots.clone().acquire_owned().await.map_err(|error| Problem::internal(&error))?;
-        let started = Instant::now();
         let (reply, done) = oneshot::channel();
         let job = move |memory: &mut [Block]| {
             // Held by the work, not by who waits for it: a client that went away frees no core.
             let _slot = slot;
+            let started = Instant::now();
+            let worked = work(memory);
+            crate::metrics::hashed(started.elapsed());
             // Nobody may wait any more.
-            let _ = reply.send(work(memory));
+            let _ = reply.send(worked);
         };
         self.jobs.send(Box::new(job)).map_err(|error| Problem::internal(&error))?;
-        let done = done.await.map_err(|error| Problem::internal(&error));
-        crate::metrics::hashed(started.elapsed());
-        done
+        done.await.map_err(|error| Problem::internal(&error))
     }
 }
 
@@ -145,11 +146,17 @@ fn work(waiting: &Mutex<Receiver<Job>>, mut budget: Budget) {
         let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
         std::thread::sleep(budget.wait(Instant::now()));
-        let started = Instant::now();
+        let started = cpu_time();
         // Who waits for it is told that it failed, and the thread goes on.
         let _ = catch_unwind(AssertUnwindSafe(|| job(&mut memory)));
-        budget.spend(started.elapsed());
+        budget.spend(cpu_time().saturating_sub(started));
     }
+}
+
+/// What the calling thread has taken of a core: not what it waited while others had it.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into().unwrap_or_default())
 }
 
 /// What a thread may take of a core: a share of the time that passes, some of it saved up.

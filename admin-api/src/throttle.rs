@@ -47,13 +47,25 @@ impl<K: Hash + Eq> Throttle<K> {
         all.put(key, full_at);
     }
 
-    /// Takes one if there is one, else tells how long to wait.
+    /// Takes one if there is one, else tells how long to wait. Of any number at once no more get one than there are.
     pub fn try_take(&self, key: K) -> Result<(), Duration> {
-        if let Some(wait) = self.wait(&key) {
-            return Err(wait);
+        let now = Instant::now();
+        let mut all = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let full_at = all.get(&key).copied().unwrap_or(now).max(now) + self.interval;
+        let most = now + self.interval * self.burst;
+        if full_at > most {
+            return Err(full_at - most);
         }
-        self.take(key);
+        all.put(key, full_at);
         Ok(())
+    }
+
+    /// Gives one back that was taken and not used.
+    pub fn give_back(&self, key: &K) {
+        let mut all = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(full_at) = all.get_mut(key) {
+            *full_at -= self.interval;
+        }
     }
 
     /// Fills the bucket again, after a success.
@@ -90,6 +102,20 @@ mod tests {
         assert!(throttle.wait(&1).unwrap() <= Duration::from_millis(80));
         throttle.forgive(&1);
         assert_eq!(throttle.wait(&1), None);
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again_and_at_once_no_more_than_there_are() {
+        let throttle = Throttle::new(3, Duration::from_secs(60));
+        let taken = std::thread::scope(|scope| {
+            let takers: Vec<_> = (0..16).map(|_| scope.spawn(|| throttle.try_take(1).is_ok())).collect();
+            takers.into_iter().filter_map(|taker| taker.join().ok()).filter(|taken| *taken).count()
+        });
+        assert_eq!(taken, 3);
+        throttle.give_back(&1);
+        assert_eq!((throttle.try_take(1), throttle.try_take(1).is_err()), (Ok(()), true));
+        throttle.give_back(&2);
+        assert_eq!(throttle.wait(&2), None);
     }
 
     #[test]

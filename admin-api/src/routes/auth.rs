@@ -147,12 +147,12 @@ pub(super) fn accepted() -> (StatusCode, axum::Json<Accepted>) {
 }
 
 /// Bounds what a network may ask mails for; `false`: this address gets no more mails for a while, and nobody is told.
-pub(super) fn may_mail(app: &App, origin: Origin, email: &Index) -> Result<bool, Problem> {
+pub(super) fn may_mail(app: &App, origin: Origin, email: &Index, kind: MailKind) -> Result<bool, Problem> {
     if let Some(address) = origin.address {
         let taken = app.throttles.network_mails.try_take(network(address));
         taken.map_err(|wait| Problem::plain(Code::TooManyRequests).retry_after(seconds(wait)))?;
     }
-    Ok(app.throttles.address_mails.try_take(*email).is_ok())
+    Ok(app.throttles.address_mails.try_take((*email, kind)).is_ok())
 }
 
 /// Register as a customer
@@ -176,7 +176,7 @@ pub async fn register(
     fields.done()?;
     let Some(email) = email else { return Err(Problem::plain(Code::InvalidField)) };
     let index = app.personal.email_index(&email);
-    if may_mail(&app, origin, &index)? {
+    if may_mail(&app, origin, &index, MailKind::Registration)? {
         match write_registration(&app, origin, &email, &index, &name).await {
             Ok(()) => app.mail_waits.notify_one(),
             // Two at once: the other one did it.
@@ -243,7 +243,7 @@ pub async fn ask_password_reset(
     fields.done()?;
     let Some(email) = email else { return Err(Problem::plain(Code::InvalidField)) };
     let index = app.personal.email_index(&email);
-    if may_mail(&app, origin, &index)? {
+    if may_mail(&app, origin, &index, MailKind::Reset)? {
         let mut transaction = app.pool.begin().await?;
         // Nobody is looked up: the sender of mails finds out whether somebody has the address.
         mails::insert(&mut *transaction, &index, MailKind::Reset).await?;
@@ -281,8 +281,9 @@ pub async fn set_password(
     let invalid = || Problem::plain(Code::LinkInvalid);
     let token = token_hash(body.token.trim());
     // Looked at before the password is hashed: guessing links costs nobody a core.
-    let (id, _) = links::find(&app.pool, &token).await?.ok_or_else(invalid)?;
-    let user = users::by_id(&app.pool, id).await?.ok_or_else(invalid)?;
+    let (id, purpose) = links::find(&app.pool, &token).await?.ok_or_else(invalid)?;
+    let user = users::by_id(&app.pool, id).await?.filter(|user| sets_password(purpose, user));
+    let user = user.ok_or_else(invalid)?;
     let email = email_of(&app, &user)?.ok_or_else(invalid)?;
     let mut fields = Fields::default();
     fields.new_password("/password", &body.password, email.as_str());
@@ -292,14 +293,7 @@ pub async fn set_password(
     let mut transaction = app.pool.begin().await?;
     let user = users::lock(&mut transaction, id).await?.ok_or_else(invalid)?;
     let (_, purpose) = links::find(&mut *transaction, &token).await?.ok_or_else(invalid)?;
-    let fits = match purpose {
-        Purpose::Registration => user.status == UserStatus::Registered && user.role == Role::Customer,
-        Purpose::Reset => user.status == UserStatus::Active,
-        Purpose::Admin => user.status == UserStatus::Registered && user.role == Role::Admin,
-        Purpose::NewAddress => false,
-        Purpose::Staff => user.status == UserStatus::Registered && user.role.is_staff(),
-    };
-    if !fits || !links::consume(&mut transaction, &token).await? {
+    if !sets_password(purpose, &user) || !links::consume(&mut transaction, &token).await? {
         return Err(invalid());
     }
     if purpose == Purpose::Admin
@@ -327,6 +321,17 @@ pub async fn set_password(
         app.throttles.pair_failures.forgive(&(index, network(address)));
     }
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Whether a link for this sets the password of this user.
+fn sets_password(purpose: Purpose, user: &UserRow) -> bool {
+    match purpose {
+        Purpose::Registration => user.status == UserStatus::Registered && user.role == Role::Customer,
+        Purpose::Reset => user.status == UserStatus::Active,
+        Purpose::Admin => user.status == UserStatus::Registered && user.role == Role::Admin,
+        Purpose::NewAddress => false,
+        Purpose::Staff => user.status == UserStatus::Registered && user.role.is_staff(),
+    }
 }
 
 /// A user's address; `None` once erased.
@@ -359,8 +364,8 @@ pub async fn log_in(
     let email = fields.email(&body.email);
     fields.done()?;
     let Some(email) = email else { return Err(Problem::plain(Code::InvalidField)) };
-    let attempt = Attempt { index: app.personal.email_index(&email), origin };
-    attempt.check(&app).await?;
+    app.hasher.check_room()?;
+    let attempt = Attempt::begin(&app, app.personal.email_index(&email), origin).await?;
     let user = users::by_email(&app.pool, &attempt.index).await?;
     let user = check_password(&app, &attempt, user, &body.password, Action::LogIn).await?;
 
@@ -407,7 +412,9 @@ async fn tokens(app: &App, bearer: Bearer, refresh: &Token) -> Result<axum::Json
 /// One attempt to prove with a password or a code to be somebody.
 pub(super) struct Attempt {
     pub(super) index: Index,
-    pub(super) origin: Origin,
+    origin: Origin,
+    /// Whether it counts for the user from wherever: not from where the user has logged in before.
+    from_afar: bool,
 }
 
 impl Attempt {
@@ -415,38 +422,62 @@ impl Attempt {
         network(self.origin.address.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)))
     }
 
-    /// Refuses who failed too often, before anything expensive is done.
-    pub(super) async fn check(&self, app: &App) -> Result<(), Problem> {
-        app.hasher.check_room()?;
-        let (throttles, network) = (&app.throttles, self.network());
-        let waits =
-            [throttles.network_failures.wait(&network), throttles.pair_failures.wait(&(self.index, network))];
-        let mut wait = waits.into_iter().flatten().max();
+    /// Refuses who failed or tried too often, before anything expensive is done. The attempt counts as a failure until it
+    /// [succeeds](Self::succeeded): of many at once no more are let in than of many in turn.
+    pub(super) async fn begin(app: &App, index: Index, origin: Origin) -> Result<Self, Problem> {
+        let mut attempt = Self { index, origin, from_afar: true };
+        let (throttles, network) = (&app.throttles, attempt.network());
+        let pair = (index, network);
+        let taken = throttles
+            .network_logins
+            .try_take(network)
+            .and_then(|()| throttles.logins.try_take(pair))
+            .and_then(|()| throttles.network_failures.try_take(network))
+            .and_then(|()| {
+                let taken = throttles.pair_failures.try_take(pair);
+                taken.inspect_err(|_| throttles.network_failures.give_back(&network))
+            });
+        let mut wait = taken.err();
         if wait.is_none()
-            && let Some(of_user) = throttles.user_failures.wait(&self.index)
+            && let Err(of_user) = throttles.user_failures.try_take(index)
         {
             // Somebody guesses from many networks. The user at home goes on.
             let address = app.personal.address_index(network);
-            if !sessions_store::is_known_address(&app.pool, &self.index, &address).await? {
+            attempt.from_afar = !sessions_store::is_known_address(&app.pool, &index, &address).await?;
+            if attempt.from_afar {
+                throttles.network_failures.give_back(&network);
+                throttles.pair_failures.give_back(&pair);
                 wait = Some(of_user);
             }
         }
-        let Some(wait) = wait else { return Ok(()) };
+        let Some(wait) = wait else { return Ok(attempt) };
         metrics::login("throttled");
         Err(Problem::plain(Code::TooManyAttempts).retry_after(seconds(wait)))
     }
 
-    /// Counts and writes down a failure: of a known user and of nobody alike.
+    /// Nothing was tried: it counts neither as a failure nor as a log-in.
+    fn give_back(&self, app: &App) {
+        let (throttles, network) = (&app.throttles, self.network());
+        throttles.network_logins.give_back(&network);
+        throttles.logins.give_back(&(self.index, network));
+        throttles.pair_failures.give_back(&(self.index, network));
+        self.no_failure(app);
+    }
+
+    fn no_failure(&self, app: &App) {
+        app.throttles.network_failures.give_back(&self.network());
+        if self.from_afar {
+            app.throttles.user_failures.give_back(&self.index);
+        }
+    }
+
+    /// Writes down a failure: of a known user and of nobody alike.
     pub(super) async fn refuse(
         &self,
         app: &App,
         user: Option<UserId>,
         action: Action,
     ) -> Result<Problem, Problem> {
-        let network = self.network();
-        app.throttles.network_failures.take(network);
-        app.throttles.pair_failures.take((self.index, network));
-        app.throttles.user_failures.take(self.index);
         metrics::login("refused");
         let entry = Entry {
             actor: None,
@@ -461,8 +492,9 @@ impl Attempt {
         Ok(Problem::plain(Code::CredentialsInvalid))
     }
 
-    fn succeeded(&self, app: &App) {
+    pub(super) fn succeeded(&self, app: &App) {
         app.throttles.pair_failures.forgive(&(self.index, self.network()));
+        self.no_failure(app);
         metrics::login("done");
     }
 }
@@ -478,7 +510,7 @@ pub(super) async fn check_password(
     let hash = user.as_ref().and_then(|user| user.password_hash.as_deref());
     // No password is longer: hashing a megabyte would only cost time.
     let shown = if password.len() > password::BYTES_MAX { "" } else { password };
-    let right = app.hasher.verify(shown, hash).await?;
+    let right = app.hasher.verify(shown, hash).await.inspect_err(|_| attempt.give_back(app))?;
     match user {
         Some(user) if right && user.status == UserStatus::Active => Ok(user),
         other => Err(attempt.refuse(app, other.map(|user| user.id), action).await?),
@@ -587,8 +619,7 @@ pub async fn step_up(
     let invalid = || Problem::plain(Code::TokenInvalid);
     let user = users::by_id(&app.pool, caller.user).await?.ok_or_else(invalid)?;
     let email = email_of(&app, &user)?.ok_or_else(invalid)?;
-    let attempt = Attempt { index: app.personal.email_index(&email), origin: caller.origin };
-    attempt.check(&app).await?;
+    let attempt = Attempt::begin(&app, app.personal.email_index(&email), caller.origin).await?;
     let staff = caller.role.is_staff();
     if staff && !user.totp_confirmed {
         return Err(Problem::plain(Code::SecondFactorMissing));

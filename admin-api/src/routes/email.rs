@@ -65,7 +65,7 @@ pub async fn ask(
     fields.done()?;
     let Some(email) = email else { return Err(Problem::plain(Code::InvalidField)) };
     let index = app.personal.email_index(&email);
-    if may_mail(&app, caller.origin, &index)? {
+    if may_mail(&app, caller.origin, &index, MailKind::ConfirmEmail)? {
         let gone = || Problem::plain(Code::TokenInvalid);
         let mut transaction = app.pool.begin().await?;
         let user = users::lock(&mut transaction, caller.user).await?.ok_or_else(gone)?;

@@ -248,8 +248,8 @@ pub async fn change_password(
     let mut fields = Fields::default();
     fields.new_password("/new_password", &body.new_password, email.as_str());
     fields.done()?;
-    let attempt = Attempt { index: app.personal.email_index(&email), origin: caller.origin };
-    attempt.check(&app).await?;
+    app.hasher.check_room()?;
+    let attempt = Attempt::begin(&app, app.personal.email_index(&email), caller.origin).await?;
     let user =
         check_password(&app, &attempt, Some(user), &body.current_password, Action::ChangePassword).await?;
     let hash = app.hasher.hash(&body.new_password).await?;
@@ -264,6 +264,7 @@ pub async fn change_password(
     mails::insert(&mut *transaction, &attempt.index, MailKind::PasswordChanged).await?;
     audit::write(&mut transaction, &Entry::own(user.id, Action::ChangePassword, caller.origin)).await?;
     transaction.commit().await?;
+    attempt.succeeded(&app);
     app.sessions.forget_all();
     app.mail_waits.notify_one();
     Ok(StatusCode::NO_CONTENT)

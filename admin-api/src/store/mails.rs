@@ -10,7 +10,7 @@ use crate::personal::Index;
 use crate::store::links::NewAddress;
 
 /// What a mail tells, as `mails.kind` stores it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum MailKind {
     /// Complete your registration.

@@ -47,6 +47,25 @@ async fn a_guesser_waits_and_the_user_at_home_does_not() {
     bank.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn at_once_nobody_tries_more_often_than_in_turn() {
+    let bank = Bank::new("admin-at-once").await;
+    let anna = bank.customer("anna@example.com").await;
+    let at_once = async |client: &Client, password: &str| {
+        let tries = (0..48).map(|_| client.log_in("anna@example.com", password, None));
+        let answers = futures_util::future::join_all(tries).await;
+        let count = |status: u16| answers.iter().filter(|answer| answer.status == status).count();
+        assert_eq!(count(200) + count(401) + count(429) + count(503), 48);
+        (count(200), count(401))
+    };
+    let (none, hashed) = at_once(&bank.client(), "wrong grey herons").await;
+    assert!(none == 0 && (1..=5).contains(&hashed), "{hashed} guesses were hashed at once");
+    // The right password costs a hash as well: whoever loops takes it from everybody else.
+    let (done, _) = at_once(&anna.client, PASSWORD).await;
+    assert!((1..=30).contains(&done), "{done} log-ins at once");
+    bank.close().await;
+}
+
 /// 48 pairs, each a wrong password for a known and for an unknown address in random order, compared by a sign test. If
 /// both take equally long, the larger count exceeds 41 of 48 once in a million runs. If one is slower in 95 of 100
 /// pairs, as it is by far when nobody's password is not hashed (tens of milliseconds), the test fails with a
