@@ -367,7 +367,7 @@ fn entry(caller: &Caller, action: audit::Action, row: &ApprovalRow) -> Entry {
 
 /// What is said to whoever may not agree.
 const NOT_BY_REQUESTER: &str = "whoever asked cannot agree: it takes a second person";
-const NOT_BY_OWNER: &str = "whoever it is about cannot agree: it takes somebody else";
+const NOT_BY_OWNER: &str = "whoever it is about does not decide: it takes somebody else";
 
 /// Agrees to a request, which is then carried out. `digest` is what was shown of it.
 pub async fn approve(
@@ -568,6 +568,12 @@ pub async fn end(
     }
     if row.status != Status::Waiting || !store::decide(&mut tx, id, to, caller.user, reason).await? {
         return Err(decided(&row));
+    }
+    if let (Status::Rejected, Some(what)) = (to, &what)
+        && what.owners(&mut tx).await?.contains(&caller.user)
+    {
+        // Or whoever is to be disabled would stay for ever.
+        return Err(Problem::new(Code::SecondPersonNeeded, NOT_BY_OWNER));
     }
     let entry = entry(caller, action, &row);
     audit_store::write(&mut tx, &entry.with(json!({ "kind": row.kind, "reason": reason }))).await?;

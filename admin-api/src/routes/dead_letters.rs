@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::commands::{Accepted, Asked, CommandHeaders, Why};
 use super::documents::ProblemShape;
-use crate::access::{Operator, Reader};
+use crate::access::{Fresh, Operator, Reader};
 use crate::app::App;
 use crate::bank::{CommandView, Wait};
 use crate::body::{FromPath, FromQuery, Json};
@@ -213,7 +213,7 @@ pub async fn read(
 )]
 pub async fn redrive(
     State(app): State<Arc<App>>,
-    Operator(caller): Operator,
+    Fresh(Operator(caller)): Fresh<Operator>,
     key: IdempotencyKey,
     wait: Wait,
     FromPath(id): FromPath<String>,
@@ -244,7 +244,7 @@ pub async fn redrive(
 )]
 pub async fn reject(
     State(app): State<Arc<App>>,
-    Operator(caller): Operator,
+    Fresh(Operator(caller)): Fresh<Operator>,
     key: IdempotencyKey,
     wait: Wait,
     FromPath(id): FromPath<String>,

@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::commands::Why;
 use super::documents::ProblemShape;
 use super::me;
-use crate::access::{Fresh, Reader};
+use crate::access::{Caller, Fresh, Reader};
 use crate::app::App;
 use crate::audit::{Action, Entry};
 use crate::body::{FromPath, FromQuery, Json};
@@ -96,7 +96,7 @@ pub(super) fn masked(app: &App, user: &UserRow) -> Result<User, Problem> {
 
 /// Search users
 ///
-/// Newest first, masked.
+/// Newest first, masked. Operators find customers alone.
 #[utoipa::path(
     get, path = "/v1/users", tag = "users", operation_id = "list_users", security(("access_token" = [])),
     params(Search),
@@ -106,7 +106,7 @@ pub(super) fn masked(app: &App, user: &UserRow) -> Result<User, Problem> {
 )]
 pub async fn list(
     State(app): State<Arc<App>>,
-    _: Reader,
+    Reader(caller): Reader,
     FromQuery(search): FromQuery<Search>,
 ) -> Result<axum::Json<Users>, Problem> {
     let limit = cursor::limit(search.limit)?;
@@ -122,12 +122,18 @@ pub async fn list(
             let email = Email::parse(email).map_err(refuse)?;
             let found = store::by_email(&app.pool, &app.personal.email_index(&email)).await?;
             let fits = |user: &UserRow| {
-                role.is_none_or(|role| user.role == role) && below.is_none_or(|below| user.id < below)
+                sees(&caller, user.role)
+                    && role.is_none_or(|role| user.role == role)
+                    && below.is_none_or(|below| user.id < below)
             };
             found.into_iter().filter(fits).collect()
         }
+        None if role.is_some_and(|role| !sees(&caller, role)) => Vec::new(),
         // One more tells whether there is another page.
-        None => store::list(&app.pool, below, role, limit + 1).await?,
+        None => {
+            let role = role.or((caller.role == Role::Operator).then_some(Role::Customer));
+            store::list(&app.pool, below, role, limit + 1).await?
+        }
     };
     let more = rows.len() > limit as usize;
     let shown = &rows[..rows.len().min(limit as usize)];
@@ -138,6 +144,17 @@ pub async fn list(
 
 fn nobody() -> Problem {
     Problem::plain(Code::NotFound)
+}
+
+/// Operators serve customers; colleagues are none of their business.
+fn sees(caller: &Caller, role: Role) -> bool {
+    caller.role != Role::Operator || role == Role::Customer
+}
+
+/// The user, if the caller may see him at all.
+async fn seen(db: impl sqlx::MySqlExecutor<'_>, caller: &Caller, id: UserId) -> Result<UserRow, Problem> {
+    let user = store::by_id(db, id).await?;
+    user.filter(|user| sees(caller, user.role)).ok_or_else(nobody)
 }
 
 /// A user
@@ -153,10 +170,10 @@ fn nobody() -> Problem {
 )]
 pub async fn read(
     State(app): State<Arc<App>>,
-    _: Reader,
+    Reader(caller): Reader,
     FromPath(id): FromPath<UserId>,
 ) -> Result<axum::Json<User>, Problem> {
-    let user = store::by_id(&app.pool, id).await?.ok_or_else(nobody)?;
+    let user = seen(&app.pool, &caller, id).await?;
     Ok(axum::Json(masked(&app, &user)?))
 }
 
@@ -180,7 +197,7 @@ pub async fn read_personal_data(
 ) -> Result<axum::Json<me::Profile>, Problem> {
     let reason = why.checked()?;
     let mut transaction = app.pool.begin().await?;
-    let user = store::by_id(&mut *transaction, id).await?.ok_or_else(nobody)?;
+    let user = seen(&mut *transaction, &caller, id).await?;
     let profile = me::open(&app, &user)?.ok_or_else(nobody)?;
     let entry = Entry {
         target: Some(id.to_string()),

@@ -1,10 +1,11 @@
 //! Four eyes: what needs two people is done by two, once, or not at all.
 
 use domain::ids::AccountId;
+use domain::money::Currency;
 use serde_json::{Value, json};
-use testkit::wait_until;
+use testkit::{fixtures, wait_until};
 
-use crate::bank::{Desk, redact};
+use crate::bank::{Desk, open, redact};
 use crate::harness::{Answer, Bank, Client, LONG, Somebody, start_again, uuid_of};
 use crate::seed::start_processor;
 
@@ -101,6 +102,25 @@ async fn limits_always_take_two_and_an_approved_command_may_still_be_rejected() 
         let refused = desk.otto.client.ask(&limits, "bad", body).await.expect_problem(400, "invalid_field");
         assert_eq!(refused.json()["errors"].as_array().unwrap().len(), 2);
     }
+    desk.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partner_is_credited_on_the_account_that_two_agreed_to() {
+    let desk = Desk::new("four-eyes-settle").await;
+    let partner = fixtures::insert_partner(desk.bank.env.pool(), fixtures::PartnerRow::default()).await;
+    let owner = partner.to_string();
+    let first = open(&desk.otto.client, "p1", &owner, Currency::EUR).await;
+    let second = open(&desk.otto.client, "p2", &owner, Currency::EUR).await;
+    let path = format!("/v1/partners/{partner}/settlement-accounts");
+    let credited =
+        async || desk.otto.client.get(&path).await.expect(200).json()["data"][0]["account"].clone();
+    let body = json!({"account": second, "reason": "second legal person"});
+    let approval = desk.otto.client.ask(&path, "s", body).await.expect(202).json();
+    assert_eq!(credited().await, json!(first), "asking changes nothing");
+    let agreed = approve(&desk.olga.client, &approval).await.expect(200).json();
+    assert_eq!(agreed["command"]["status"], "applied");
+    assert_eq!(credited().await, json!(second));
     desk.close().await;
 }
 

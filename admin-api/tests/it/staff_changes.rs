@@ -169,6 +169,10 @@ async fn admins_who_disable_each_other_at_once_leave_one() {
         change(&bea, &cleo.id, "disabling", "1").await.expect(202),
         change(&cleo, &ada.id, "disabling", "1").await.expect(202),
     );
+    // Nobody vetoes what is about himself.
+    let veto = format!("/v1/approvals/{}/reject", first.json()["id"].as_str().unwrap());
+    let refused = bea.client.post(&veto, json!({"reason": "I would rather stay"})).await;
+    refused.expect_problem(403, "second_person_needed");
     let until_settled = async |by: &Somebody, asked: &Answer| {
         loop {
             let answer = agree(by, asked).await;
