@@ -198,6 +198,7 @@ fn documented() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
         .routes(routes!(documents::health))
         .routes(routes!(documents::openapi))
         .routes(routes!(documents::jwks))
+        .routes(routes!(documents::checkpoint))
         .routes(routes!(documents::problem))
         .split_for_parts();
     answers_of_every_route(&mut document);

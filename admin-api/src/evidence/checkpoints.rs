@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{lease::Lease, metrics};
 pub(super) use publish::Publisher;
-pub(super) use store::State;
+pub(super) use store::{State, find};
 
 /// Why no checkpoint was taken or published.
 #[derive(Debug, thiserror::Error)]

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::body::FromPath;
+use crate::evidence;
 use crate::problem::{Code, FieldError, Problem};
 
 /// Documents change with a release only, keys with a rotation.
@@ -82,6 +83,34 @@ pub async fn openapi(State(app): State<Arc<App>>) -> Response {
 )]
 pub async fn jwks(State(app): State<Arc<App>>) -> Response {
     document("application/jwk-set+json", app.signer.jwks().to_string().into_response())
+}
+
+/// A signed checkpoint of the ledger
+///
+/// For anybody, so that whoever keeps one can prove later that nothing before it was altered (`wired verify-ledger`).
+#[utoipa::path(
+    get, path = "/v1/checkpoints/{number}", tag = "documents", operation_id = "checkpoint",
+    params(("number" = String, Path, description = "Its number, or `latest`", example = "latest")),
+    responses(
+        (status = 200, description = "The checkpoint, as it is published elsewhere", body = serde_json::Value, example = json!({
+            "format": 1, "number": 4711, "taken_at": "2026-11-01T12:00:00.000000Z", "leaves": 2,
+            "root": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+            "previous": "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
+            "audit_head": "fcde2b2edba56bf408601fb721fe9b5c338d10ee429ea04fae5511b68fbf8fb9", "signature": "…"})),
+        (status = 404, description = "There is none", body = ProblemShape, content_type = "application/problem+json")
+    )
+)]
+pub async fn checkpoint(
+    State(app): State<Arc<App>>,
+    FromPath(number): FromPath<String>,
+) -> Result<Response, Problem> {
+    let nothing = || Problem::plain(Code::NotFound);
+    let number = match number.as_str() {
+        "latest" => None,
+        number => Some(number.parse().map_err(|_| nothing())?),
+    };
+    let found = evidence::published_checkpoint(&app.pool, number).await?.ok_or_else(nothing)?;
+    Ok(axum::Json(found).into_response())
 }
 
 /// What a problem means

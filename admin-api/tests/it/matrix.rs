@@ -185,6 +185,7 @@ const MATRIX: &[(&str, &str, May)] = &[
     ("get", "/v1/health", May::Anybody),
     ("get", "/v1/openapi.json", May::Anybody),
     ("get", "/.well-known/jwks.json", May::Anybody),
+    ("get", "/v1/checkpoints/{number}", May::Anybody),
     ("get", "/problems/{code}", May::Anybody),
 ];
 

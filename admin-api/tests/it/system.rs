@@ -90,6 +90,25 @@ async fn the_verdicts_on_the_ledger_are_shown_with_their_history() {
     let (own, of_hours_ago) = listed.split_at(listed.len() - 3);
     assert!(own.iter().all(|it| *it > of_hours_ago[0]), "{listed:?}");
     assert!(of_hours_ago.is_sorted_by(|newer, older| newer > older), "{listed:?}");
+    // A checkpoint is everybody's as soon as it is published.
+    for number in [1, 2] {
+        bank.sql(&format!(
+            "INSERT INTO checkpoints (number, taken_at, leaves, root, previous, audit_head, signature, positions) VALUES \
+             ({number}, '2026-11-01 12:00:00', 2, REPEAT('r', 32), REPEAT('p', 32), REPEAT('a', 32), REPEAT('s', 64), '[]')"
+        ))
+        .await;
+    }
+    let nobody = bank.client();
+    nobody.get("/v1/checkpoints/latest").await.expect_problem(404, "not_found");
+    bank.sql("INSERT INTO checkpoint_publications VALUES (1, UTC_TIMESTAMP(6))").await;
+    let latest = nobody.get("/v1/checkpoints/latest").await.expect(200).json();
+    assert_eq!((&latest["number"], &latest["root"]), (&json!(1), &json!("72".repeat(32))));
+    let checkpoint: domain::checkpoint::Checkpoint = serde_json::from_value(latest.clone()).unwrap();
+    assert_eq!(checkpoint.statement.leaves, 2);
+    assert_eq!(nobody.get("/v1/checkpoints/1").await.expect(200).json(), latest);
+    for unknown in ["2", "0", "-1", "x", "99999999999999999999"] {
+        nobody.get(&format!("/v1/checkpoints/{unknown}")).await.expect_problem(404, "not_found");
+    }
     client.get("/v1/reconciliation?cursor=x").await.expect_problem(400, "invalid_cursor");
     client.get("/v1/reconciliation?limit=0").await.expect_problem(400, "malformed_request");
     bank.close().await;

@@ -258,6 +258,17 @@ pub(super) async fn unpublished(pool: &MySqlPool) -> Result<Vec<Checkpoint>> {
     pool.fetch_all(sql.as_str()).await?.iter().map(checkpoint).collect()
 }
 
+/// A checkpoint that is published: of this number, or the last one.
+pub(in crate::evidence) async fn find(pool: &MySqlPool, number: Option<u64>) -> Result<Option<Checkpoint>> {
+    let mut sql = Sql::new();
+    sql.text(CHECKPOINTS).text("JOIN checkpoint_publications p ON p.number = c.number ");
+    if let Some(number) = number {
+        sql.text("WHERE p.number = ").int(number);
+    }
+    sql.text(" ORDER BY p.number DESC LIMIT 1");
+    pool.fetch_optional(sql.as_str()).await?.as_ref().map(checkpoint).transpose()
+}
+
 /// Remembers that a checkpoint is published; another one may have done so already.
 pub(super) async fn published(pool: &MySqlPool, number: u64) -> Result<()> {
     let mut sql = Sql::new();
