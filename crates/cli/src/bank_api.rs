@@ -1,6 +1,6 @@
 //! Staff and customers at the bank's API: requests with a token, and log-ins with the second factor.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use http::{Method, StatusCode};
@@ -15,6 +15,9 @@ use crate::settings::Settings;
 /// How long an answer may take: passwords are hashed one after the other, and commands wait for the ledger.
 const TIMEOUT: Duration = Duration::from_secs(20);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the ledger may take, beyond what an answer waits for it.
+const DECISION_PATIENCE: Duration = Duration::from_secs(20);
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// How long an authenticator shows a code.
 pub(crate) const CODE: Duration = Duration::from_secs(30);
 
@@ -36,6 +39,8 @@ pub(crate) struct LogIn {
     /// What the authenticator holds, in base32; staff have one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) totp_secret: Option<String>,
+    /// Whether all of this counts; if not, seeding was interrupted.
+    pub(crate) complete: bool,
 }
 
 impl BankApi {
@@ -52,26 +57,51 @@ impl BankApi {
     }
 
     pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Value> {
-        done(path, self.send(Method::GET, path, None).await?)
+        done(path, self.send(Method::GET, path, None, None).await?)
     }
 
+    /// Asks for something that may be asked for again.
     pub(crate) async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
-        done(path, self.send(Method::POST, path, Some(body)).await?)
+        done(path, self.send(Method::POST, path, None, Some(body)).await?)
+    }
+
+    /// Has something done once, however often it is asked for under this key, and waits until the ledger has decided it.
+    pub(crate) async fn post_once(&self, key: Uuid, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let deadline = Instant::now() + DECISION_PATIENCE;
+        loop {
+            let answer = done(path, self.send(Method::POST, path, Some(key), Some(body)).await?)?;
+            // A command, or a request that somebody agreed to with its command.
+            let command = if answer["digest"].is_null() { &answer } else { &answer["command"] };
+            match command["status"].as_str() {
+                Some("pending") if command["kind"].is_string() && Instant::now() < deadline => {
+                    tokio::time::sleep(LOOK_INTERVAL).await;
+                }
+                Some(status @ ("pending" | "rejected" | "under_review")) if command["kind"].is_string() => {
+                    bail!(
+                        "{path} is {status} {}: is the processor running (`make status`)?",
+                        command["reason"]
+                    )
+                }
+                _ => return Ok(answer),
+            }
+        }
     }
 
     async fn send(
         &self,
         method: Method,
         path: &str,
+        key: Option<Uuid>,
         body: Option<&Value>,
     ) -> anyhow::Result<(StatusCode, Value)> {
         let mut request = self.http.request(method, self.base.join(path)?).timeout(TIMEOUT);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key.to_string());
+        }
         if let Some(body) = body {
-            // Each of these requests is made once: what was done is in the file, what was not is asked for anew.
-            request = request.header("idempotency-key", Uuid::new_v4().to_string());
             request = request.header("content-type", "application/json").body(body.to_string());
         }
         let unreachable =
@@ -82,22 +112,23 @@ impl BankApi {
         Ok((status, serde_json::from_str(&text).unwrap_or_default()))
     }
 
-    /// An access token, which counts for ten minutes.
-    pub(crate) async fn log_in(&self, who: &LogIn) -> anyhow::Result<String> {
+    /// Logs somebody in: tokens, of which the access token counts for ten minutes; nothing when the bank knows nobody with this
+    /// address, password and second factor.
+    pub(crate) async fn log_in(&self, who: &LogIn) -> anyhow::Result<Option<Value>> {
         const PATH: &str = "/v1/auth/login";
         let mut body = json!({ "email": who.email, "password": who.password });
-        let (mut status, mut answer) = self.send(Method::POST, PATH, Some(&body)).await?;
+        let (mut status, mut answer) = self.send(Method::POST, PATH, None, Some(&body)).await?;
         if let (Some("code_missing"), Some(secret)) = (answer["code"].as_str(), &who.totp_secret) {
             body["code"] = json!(code(secret, SystemTime::now())?);
-            (status, answer) = self.send(Method::POST, PATH, Some(&body)).await?;
+            (status, answer) = self.send(Method::POST, PATH, None, Some(&body)).await?;
             if status == StatusCode::UNAUTHORIZED {
                 // A code counts once: whoever logs in twice within its half minute waits for the next.
                 tokio::time::sleep(until_next_code()).await;
                 body["code"] = json!(code(secret, SystemTime::now())?);
-                (status, answer) = self.send(Method::POST, PATH, Some(&body)).await?;
+                (status, answer) = self.send(Method::POST, PATH, None, Some(&body)).await?;
             }
         }
-        text(&done(PATH, (status, answer))?, "access_token")
+        if status == StatusCode::UNAUTHORIZED { Ok(None) } else { done(PATH, (status, answer)).map(Some) }
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 
-use crate::bank_api::BankApi;
+use crate::bank_api::{BankApi, text};
 use crate::seed::Sample;
 use crate::settings::Settings;
 
@@ -32,7 +32,9 @@ pub(crate) async fn run(settings: &Settings, options: &Options) -> anyhow::Resul
         bail!("{} is not in {}, but: {}", options.email, options.log_ins.display(), known.join(", "));
     };
     let bank = BankApi::new(settings, &options.admin_api_url)?;
-    let token = bank.log_in(who).await.with_context(|| format!("{} cannot log in", who.email))?;
-    println!("{token}");
+    let tokens = bank.log_in(who).await?;
+    let tokens = tokens
+        .with_context(|| format!("{} cannot log in as {} says", who.email, options.log_ins.display()))?;
+    println!("{}", text(&tokens, "access_token")?);
     Ok(ExitCode::SUCCESS)
 }

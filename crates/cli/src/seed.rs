@@ -2,8 +2,8 @@
 //! mails, second factors, requests that a second person agrees to, a key that is shown once, a mandate that the customer
 //! grants. Only the first two admins need a command on the server, whose links are read from what it prints.
 //!
-//! What is made is kept in a file at once, so a run that was interrupted goes on, and one that finds everything made
-//! only says so.
+//! What is made is kept in a file at once, and what is asked for again is done once, so a run that was interrupted goes on,
+//! and one that finds everything made only says so.
 
 mod sample;
 
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
 use client::{Client, EndpointRequest, MandateRequest, Options as ClientOptions};
+use domain::ids::EndpointId;
 use domain::mandate::MandateKind;
 use domain::money::Currency;
 use domain::scope::Scope;
@@ -114,7 +115,7 @@ impl Seed<'_> {
 
     /// Makes what is missing.
     async fn make(&mut self) -> anyhow::Result<()> {
-        if self.sample.people.len() == PEOPLE.len() && self.sample.partner.mandate.is_some() {
+        if self.sample.partner.mandate.is_some() {
             return self.point_endpoint().await;
         }
         let ada = self.person(ADA, None).await?;
@@ -129,48 +130,87 @@ impl Seed<'_> {
         self.mandate(&anna).await
     }
 
-    /// One of [`PEOPLE`], logged in; made when there is none yet.
+    /// One of [`PEOPLE`], logged in; made when there is none yet, or completed.
     async fn person(&mut self, index: usize, invited_by: Option<&Staff<'_>>) -> anyhow::Result<BankApi> {
         let (email, name, role) = PEOPLE[index];
-        if let Some(known) = self.sample.person(email) {
-            return Ok(self.bank.logged_in(self.bank.log_in(known).await?));
-        }
-        eprintln!("making {role} {email}");
-        let link = match (role, invited_by) {
-            ("customer", _) => {
-                let body = json!({ "email": email, "name": name });
-                let mails = Mails::now(&self.options.mail_folder);
-                self.bank.post("/v1/auth/registrations", &body).await?;
-                mails.link_to(email).await?
-            }
-            (_, Some(staff)) => {
-                let reason = "staff of the sample";
-                let body = json!({ "email": email, "name": name, "role": role, "reason": reason });
-                let mails = Mails::now(&self.options.mail_folder);
-                staff.both("/v1/users/invitations", &body).await?;
-                mails.link_to(email).await?
-            }
-            (_, None) => create_admin(&self.options.create_admin, email, name).await?,
-        };
-        let mut person = LogIn {
+        let known = self.sample.person(email).cloned();
+        let mut person = known.unwrap_or_else(|| LogIn {
             role: role.to_owned(),
             name: name.to_owned(),
             email: email.to_owned(),
             password: Uuid::new_v4().simple().to_string(),
             totp_secret: None,
+            complete: false,
+        });
+        let tokens = match self.bank.log_in(&person).await? {
+            Some(tokens) => tokens,
+            None if person.complete => {
+                bail!("{email} cannot log in as {} says", self.options.log_ins.display())
+            }
+            None => {
+                eprintln!("making {role} {email}");
+                let link = self.link(email, name, role, invited_by).await?;
+                // Before it counts: whoever is interrupted in between still knows it.
+                self.sample.keep(person.clone())?;
+                let body = json!({ "token": link, "password": person.password });
+                self.bank.post("/v1/auth/passwords", &body).await?;
+                self.bank.log_in(&person).await?.context("the new password does not count")?
+            }
         };
-        let body = json!({ "token": link, "password": person.password });
-        self.bank.post("/v1/auth/passwords", &body).await?;
-        let session = self.bank.logged_in(self.bank.log_in(&person).await?);
-        if role != "customer" {
-            let begun = session.post("/v1/me/second-factor", &Value::Null).await?;
-            let secret = text(&begun, "secret")?;
+        let session = self.bank.logged_in(text(&tokens, "access_token")?);
+        if tokens["second_factor_missing"] == true {
+            let secret = text(&session.post("/v1/me/second-factor", &Value::Null).await?, "secret")?;
+            person.totp_secret = Some(secret.clone());
+            self.sample.keep(person.clone())?;
             confirm(&session, &secret).await?;
-            person.totp_secret = Some(secret);
         }
-        self.sample.people.push(person);
-        self.sample.write()?;
+        if !person.complete {
+            person.complete = true;
+            self.sample.keep(person)?;
+        }
         Ok(session)
+    }
+
+    /// The token of the link by which somebody sets a password.
+    async fn link(
+        &self,
+        email: &str,
+        name: &str,
+        role: &str,
+        invited_by: Option<&Staff<'_>>,
+    ) -> anyhow::Result<String> {
+        if role == "customer" {
+            // Each registration mails a new link, and the ones before are worthless.
+            let before = Mails::now(&self.options.mail_folder);
+            self.bank.post("/v1/auth/registrations", &json!({ "email": email, "name": name })).await?;
+            return before.link_to(email).await;
+        }
+        let Some(staff) = invited_by else {
+            return create_admin(&self.options.create_admin, email, name).await;
+        };
+        let reason = "staff of the sample";
+        let body = json!({ "email": email, "name": name, "role": role, "reason": reason });
+        self.both(staff, "/v1/users/invitations", &body).await?;
+        // Invited once, however often this is run: the mail may be there since the last time.
+        Mails::none(&self.options.mail_folder).link_to(email).await
+    }
+
+    /// One asks, the other one agrees; what was asked for.
+    async fn both(&self, staff: &Staff<'_>, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let asked = self.once(staff.ada, path, body).await?;
+        self.agree(staff.bea, &asked).await?;
+        Ok(asked)
+    }
+
+    /// A second person agrees to what was asked for.
+    async fn agree(&self, by: &BankApi, asked: &Value) -> anyhow::Result<()> {
+        let path = format!("/v1/approvals/{}/approve", text(asked, "id")?);
+        self.once(by, &path, &json!({ "digest": asked["digest"], "reason": "looked at it" })).await?;
+        Ok(())
+    }
+
+    async fn once(&self, by: &BankApi, path: &str, body: &Value) -> anyhow::Result<Value> {
+        by.post_once(self.sample.key_of(path, body), path, body).await
     }
 
     /// A live partner with an account and a key.
@@ -184,25 +224,28 @@ impl Seed<'_> {
             let body = json!({
                 "name": PARTNER, "contact": contact, "requests_per_second": 1_000, "reason": reason
             });
-            let id = text(&otto.post("/v1/partners", &body).await?, "id")?;
+            let id = text(&self.once(otto, "/v1/partners", &body).await?, "id")?;
             self.sample.partner.id = Some(id.clone());
             self.sample.write()?;
             id
         };
         if !self.sample.partner.active {
-            staff.both(&format!("/v1/partners/{id}/activation"), &json!({ "reason": reason })).await?;
+            self.both(staff, &format!("/v1/partners/{id}/activation"), &json!({ "reason": reason })).await?;
             self.sample.partner.active = true;
             self.sample.write()?;
         }
         if self.sample.partner.account.is_none() {
             let body = json!({ "owner": id, "currency": CURRENCY, "reason": reason });
-            self.sample.partner.account = Some(text(&otto.post("/v1/accounts", &body).await?, "target")?);
+            let opened = self.once(otto, "/v1/accounts", &body).await?;
+            self.sample.partner.account = Some(text(&opened, "target")?);
             self.sample.write()?;
         }
         if self.sample.partner.key.is_none() {
-            let scopes = Scope::ALL.map(Scope::as_str);
-            let body = json!({ "scopes": scopes, "reason": reason });
-            let asked = staff.both(&format!("/v1/partners/{id}/keys"), &body).await?;
+            self.sample.partner.keys_asked += 1;
+            self.sample.write()?;
+            let reason = format!("key {} of the sample", self.sample.partner.keys_asked);
+            let body = json!({ "scopes": Scope::ALL.map(Scope::as_str), "reason": reason });
+            let asked = self.both(staff, &format!("/v1/partners/{id}/keys"), &body).await?;
             let key = text(&asked["action"]["partner"]["issue_key"], "key")?;
             let shown = format!("/v1/partners/{id}/keys/{key}/secret");
             let secret = text(&staff.ada.post(&shown, &json!({ "reason": reason })).await?, "secret")?;
@@ -222,7 +265,7 @@ impl Seed<'_> {
         let account = if let Some(account) = self.sample.partner.customer_account.clone() {
             account
         } else {
-            let opened = anna.post("/v1/me/accounts", &json!({ "currency": CURRENCY })).await?;
+            let opened = self.once(anna, "/v1/me/accounts", &json!({ "currency": CURRENCY })).await?;
             let account = text(&opened, "id")?;
             self.sample.partner.customer_account = Some(account.clone());
             self.sample.write()?;
@@ -232,8 +275,8 @@ impl Seed<'_> {
             let reason = "cash desk, receipt 1";
             let body =
                 json!({ "account": account, "amount": DEPOSIT, "currency": CURRENCY, "reason": reason });
-            let asked = otto.post("/v1/deposits", &body).await?;
-            agree(staff.ada, &asked).await?;
+            let asked = self.once(otto, "/v1/deposits", &body).await?;
+            self.agree(staff.ada, &asked).await?;
             self.sample.partner.funded = true;
             self.sample.write()?;
         }
@@ -264,9 +307,13 @@ impl Seed<'_> {
             endpoint
         } else {
             let request = EndpointRequest { url, event_types: None, description: None, ed25519: false };
-            let key = Uuid::new_v4().to_string();
+            let key = self.sample.key_of("/v1/endpoints", &Value::Null).to_string();
             let made = client.create_endpoint(&request, &key).await.map_err(explain)?;
-            let secret = made.secret.context("the bank did not tell the endpoint's secret")?;
+            let secret = match made.secret {
+                Some(secret) => secret,
+                // It was shown to the run that was interrupted.
+                None => new_secret(&client, made.id).await?,
+            };
             Endpoint { id: made.id, secret }
         };
         self.sample.partner.endpoint = Some(endpoint);
@@ -280,7 +327,7 @@ impl Seed<'_> {
             self.client()?.request_mandate(&request, &Uuid::new_v4().to_string()).await.map_err(explain)?;
         let code = asked.code.context("the bank did not tell the code of the request")?;
         let body = json!({ "account": self.sample.partner.customer_account });
-        anna.post(&format!("/v1/me/mandate-requests/{code}/grant"), &body).await?;
+        self.once(anna, &format!("/v1/me/mandate-requests/{code}/grant"), &body).await?;
         self.sample.partner.mandate = Some(asked.view.id);
         self.sample.write()
     }
@@ -340,15 +387,6 @@ struct Staff<'a> {
     bea: &'a BankApi,
 }
 
-impl Staff<'_> {
-    /// One asks, the other one agrees; what was asked for.
-    async fn both(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
-        let asked = self.ada.post(path, body).await?;
-        agree(self.bea, &asked).await?;
-        Ok(asked)
-    }
-}
-
 /// Confirms a second factor by the code of the half minute before, which still counts: a code counts once, and so the first
 /// log-in need not wait for the next one.
 async fn confirm(session: &BankApi, secret: &str) -> anyhow::Result<()> {
@@ -362,11 +400,10 @@ async fn confirm(session: &BankApi, secret: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A second person agrees to what was asked for.
-async fn agree(by: &BankApi, asked: &Value) -> anyhow::Result<()> {
-    let path = format!("/v1/approvals/{}/approve", text(asked, "id")?);
-    by.post(&path, &json!({ "digest": asked["digest"], "reason": "looked at it" })).await?;
-    Ok(())
+async fn new_secret(client: &Client, endpoint: EndpointId) -> anyhow::Result<String> {
+    let key = Uuid::new_v4().to_string();
+    let made = client.rotate_secret(endpoint, Duration::ZERO, &key).await.map_err(explain)?;
+    made.secret.context("the bank did not tell the endpoint's secret")
 }
 
 /// The token of the link that the command on the server prints.
@@ -405,6 +442,11 @@ struct Mails<'a> {
 }
 
 impl<'a> Mails<'a> {
+    /// All count as new.
+    fn none(folder: &'a Path) -> Self {
+        Self { folder, known: HashSet::new() }
+    }
+
     fn now(folder: &'a Path) -> Self {
         Self { folder, known: files(folder).collect() }
     }

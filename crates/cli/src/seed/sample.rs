@@ -6,8 +6,10 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use domain::ids::{EndpointId, MandateId};
+use domain::ids::{EndpointId, MandateId, derived_uuid};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
 
 use crate::bank_api::LogIn;
 
@@ -16,6 +18,8 @@ use crate::bank_api::LogIn;
 pub(crate) struct Sample {
     #[serde(skip)]
     path: PathBuf,
+    /// Makes the idempotency keys of this sample's requests its own.
+    run: Uuid,
     pub(crate) people: Vec<LogIn>,
     pub(super) partner: Partner,
 }
@@ -27,6 +31,8 @@ pub(super) struct Partner {
     pub(super) active: bool,
     /// Where its payments are credited.
     pub(super) account: Option<String>,
+    /// How many keys were asked for: a secret is shown once, and an interruption may have seen it.
+    pub(super) keys_asked: u32,
     pub(super) key: Option<ApiKey>,
     pub(super) endpoint: Option<Endpoint>,
     /// The account of the customer who pays.
@@ -54,7 +60,9 @@ impl Sample {
             Ok(json) => serde_json::from_slice(&json).with_context(|| {
                 format!("{} is not what `wired seed` wrote; remove it to begin anew", path.display())
             })?,
-            Err(error) if error.kind() == ErrorKind::NotFound => Self::default(),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                Self { run: Uuid::new_v4(), ..Self::default() }
+            }
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
         Ok(Self { path: path.to_owned(), ..sample })
@@ -68,8 +76,20 @@ impl Sample {
     }
 
     /// Who has this address.
-    pub(crate) fn person(&self, email: &str) -> Option<&LogIn> {
+    pub(super) fn person(&self, email: &str) -> Option<&LogIn> {
         self.people.iter().find(|person| person.email == email)
+    }
+
+    /// Keeps what is known of somebody now.
+    pub(super) fn keep(&mut self, person: LogIn) -> anyhow::Result<()> {
+        self.people.retain(|known| known.email != person.email);
+        self.people.push(person);
+        self.write()
+    }
+
+    /// The idempotency key of a request: the same request of the same sample has the same one.
+    pub(super) fn key_of(&self, path: &str, body: &Value) -> Uuid {
+        derived_uuid(&format!("{} {path} {body}", self.run))
     }
 }
 
