@@ -363,7 +363,7 @@ impl Seed<'_> {
             text,
             "log-ins at {} (kept in {}):",
             self.options.admin_api_url,
-            self.options.log_ins.display()
+            from_here(&self.options.log_ins).display()
         );
         for LogIn { role, email, password, totp_secret, .. } in &self.sample.people {
             let factor = totp_secret.as_ref().map(|it| format!("  authenticator {it}")).unwrap_or_default();
