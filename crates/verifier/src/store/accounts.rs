@@ -106,7 +106,7 @@ pub(crate) struct Entry {
 const ENTRY_COLUMNS: &str = concat!(
     "SELECT account_id, version, payment_id, direction, amount_minor, balance_minor, ",
     micros!("entered_at"),
-    ", hash FROM entries WHERE "
+    ", hash FROM entries FORCE INDEX (PRIMARY) WHERE "
 );
 
 fn entry(row: &MySqlRow) -> Result<Entry> {

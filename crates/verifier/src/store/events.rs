@@ -56,7 +56,7 @@ pub(crate) async fn event_numbers_in(
     ranges: &[Range],
 ) -> Result<Vec<(Uuid, u64, u16, u8)>> {
     let mut sql = Sql::new();
-    sql.text("SELECT partner_id, sequence, epoch, type FROM events WHERE ");
+    sql.text("SELECT partner_id, sequence, epoch, type FROM events FORCE INDEX (PRIMARY) WHERE ");
     in_ranges(&mut sql, "partner_id", "sequence", ranges);
     rows(pool, &sql, |row| Ok((uuid(row, 0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?))).await
 }
