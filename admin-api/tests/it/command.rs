@@ -4,7 +4,7 @@ use admin_api::commands::Outcome;
 use admin_api::operate::{self, Error};
 use clap::Parser;
 use domain::account::Owner;
-use domain::ids::bank_account_id;
+use domain::ids::{PaymentId, bank_account_id};
 use domain::money::Currency::EUR;
 use domain::payment::Reason;
 use testkit::{Env, fixtures};
@@ -109,13 +109,18 @@ async fn what_is_no_command_is_refused_before_it_is_sent() {
     let account = fixtures::account_id();
     let negative = format!(r#"{{"set_limits":{{"account":"{account}","overdraft_minor":-1}}}}"#);
     let close = format!(r#"{{"close_account":{{"account":"{account}"}}}}"#);
+    let id = PaymentId::from_uuid(uuid::Uuid::now_v7());
+    let of_itself = format!(r#"{{"reversal":{{"payment":"{id}"}}}}"#);
+    let id = id.uuid().to_string();
     for (reason, command, words) in [
         ("why", "{}", "not one of the bank"),
         ("why", r#"{"payment":{}}"#, "unknown variant"),
         ("why", negative.as_str(), "a limit is negative"),
+        ("why", of_itself.as_str(), "the root does not fit"),
         ("", close.as_str(), "--reason has 1 to 500"),
     ] {
-        let refused = operate::run(&config(&env, &["--reason", reason], command)).await.unwrap_err();
+        let options = ["--reason", reason, "--id", &id];
+        let refused = operate::run(&config(&env, &options, command)).await.unwrap_err();
         assert!(matches!(refused, Error::Option(_)), "{command}");
         assert!(refused.to_string().contains(words), "{refused}");
     }

@@ -524,7 +524,10 @@ impl BankEnvelope {
                 check_amount(command.amount_minor, command.currency)?;
             }
             BankCommand::Transfer(transfer) => check_amount(transfer.amount_minor, transfer.currency)?,
-            BankCommand::Reversal(reversal) => check_part(reversal.part)?,
+            BankCommand::Reversal(reversal) => {
+                check_part(reversal.part)?;
+                check_root(reversal.payment.uuid() != envelope.id)?;
+            }
             BankCommand::OpenAccount(open) => {
                 check_limits([Some(open.overdraft_minor), open.payment_max_minor, open.daily_max_minor])?;
             }

@@ -115,8 +115,9 @@ async fn the_bank_agrees_with_a_naive_bank() {
             |id: Uuid| born.get(&id).is_some_and(|at| decided_at(&ledger, record) - at < AT_THE_SAME_TIME_US);
         let reason = reason_of(&ledger, record);
         let (mut mandates, mut accounts) = (BTreeMap::new(), BTreeMap::new());
-        // To cancel a foreign mandate is refused by the same word, and one that is not there is made.
-        if reason == Some(Reason::MandateUnknown) && record.command.word() != "cancel_mandate" {
+        // To end a foreign mandate is refused by the same word, and one that is not there is made.
+        let ends = matches!(record.command.word(), "cancel_mandate" | "expire_mandate");
+        if reason == Some(Reason::MandateUnknown) && !ends {
             mandates = naive.mandates.extract_if(.., |id, _| young(id.uuid())).collect();
         }
         if reason == Some(Reason::AccountUnknown) {

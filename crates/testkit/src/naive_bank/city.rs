@@ -154,7 +154,9 @@ impl City {
                 Self::of_the_bank(partner, end, end, PartnerCommand::ExpireMandate(terms))
             }
             _ => {
-                let partner = *self.partners.last().unwrap_or(&partner);
+                // Ingest keeps their keys apart from those of payments.
+                let (partner, key) =
+                    (*self.partners.last().unwrap_or(&partner), format!("sandbox mandate {key}"));
                 let id = payment_id(partner, &key);
                 let sandbox = SandboxMandate {
                     account: AccountId::from_uuid(self.id(generation, "sandbox", number % 4)),
@@ -195,7 +197,7 @@ impl City {
             11..=14 => {
                 let part = dice.below(2) == 0;
                 BankCommand::Reversal(Reversal {
-                    payment: self.reversible(generation, &mut dice),
+                    payment: self.reversible(generation, number, &mut dice),
                     part: part.then(|| Part { amount_minor: dice.amount(), currency: dice.currency() }),
                 })
             }
@@ -276,10 +278,11 @@ impl City {
         }
     }
 
-    /// What the bank may want to move back: a partner's payment, the bank's own, or nothing.
-    fn reversible(&self, generation: u32, dice: &mut Dice) -> PaymentId {
+    /// What the bank may want to move back with its command of this number: a partner's payment, another of the bank's
+    /// own, or nothing.
+    fn reversible(&self, generation: u32, of: u32, dice: &mut Dice) -> PaymentId {
         let number = dice.below(self.keys);
-        if dice.below(3) == 0 {
+        if dice.below(3) == 0 && number != of {
             return PaymentId::from_uuid(self.id(generation, "bank", number));
         }
         let word = if dice.below(8) == 0 { "follow-up" } else { "root" };
