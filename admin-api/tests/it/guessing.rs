@@ -129,7 +129,8 @@ async fn a_flood_of_log_ins_is_bounded() {
     let busy: Vec<_> = answers.iter().filter(|it| it.status == 503).collect();
     let refused = answers.iter().filter(|it| it.status == 401).count();
     assert_eq!(busy.len() + refused, 200);
-    assert!(busy.len() >= 100 && refused >= 34, "{} busy, {refused} refused", busy.len());
+    // One is hashed and 32 wait: only what comes once one of them is answered gets in as well.
+    assert!(busy.len() >= 100 && refused >= 33, "{} busy, {refused} refused", busy.len());
     assert_eq!((busy[0].code().as_str(), busy[0].header("retry-after")), ("busy", Some("2")));
     assert!(health < Duration::from_secs(2), "{health:?}");
     bank.close().await;
