@@ -28,25 +28,6 @@ impl<K: Hash + Eq> Throttle<K> {
         Self { interval, burst, full_at: Mutex::new(LruCache::new(KEYS_MAX)) }
     }
 
-    /// How long this key has to wait; `None`: not at all. Takes nothing.
-    pub fn wait(&self, key: &K) -> Option<Duration> {
-        let now = Instant::now();
-        let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let full_at = *full_at.get(key)?;
-        // Empty by so much that the next one is not there yet.
-        let room = self.interval * self.burst.saturating_sub(1);
-        full_at.checked_duration_since(now + room).filter(|wait| !wait.is_zero())
-    }
-
-    /// Takes one, also from an empty bucket: who goes on trying waits no longer than one interval more.
-    pub fn take(&self, key: K) {
-        let now = Instant::now();
-        let mut all = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = all.get(&key).copied().unwrap_or(now).max(now);
-        let full_at = (before + self.interval).min(now + self.interval * self.burst);
-        all.put(key, full_at);
-    }
-
     /// Takes one if there is one, else tells how long to wait. Of any number at once no more get one than there are.
     pub fn try_take(&self, key: K) -> Result<(), Duration> {
         let now = Instant::now();
@@ -95,13 +76,12 @@ mod tests {
         std::thread::sleep(wait);
         assert_eq!(throttle.try_take(1), Ok(()));
         assert!(throttle.try_take(1).is_err());
-        // Failing on and on does not make the wait longer.
+        // Trying on and on does not make the wait longer.
         for _ in 0..100 {
-            throttle.take(1);
+            assert!(throttle.try_take(1).unwrap_err() <= Duration::from_millis(80));
         }
-        assert!(throttle.wait(&1).unwrap() <= Duration::from_millis(80));
         throttle.forgive(&1);
-        assert_eq!(throttle.wait(&1), None);
+        assert_eq!(throttle.try_take(1), Ok(()));
     }
 
     #[test]
@@ -114,15 +94,16 @@ mod tests {
         assert_eq!(taken, 3);
         throttle.give_back(&1);
         assert_eq!((throttle.try_take(1), throttle.try_take(1).is_err()), (Ok(()), true));
+        // Nothing was taken here, so there is nothing to give back.
         throttle.give_back(&2);
-        assert_eq!(throttle.wait(&2), None);
+        assert_eq!((0..4).filter(|_| throttle.try_take(2).is_ok()).count(), 3);
     }
 
     #[test]
     fn memory_is_bounded() {
         let throttle = Throttle::new(1, Duration::from_secs(60));
         for key in 0..(KEYS_MAX.get() + 10) {
-            throttle.take(key);
+            throttle.try_take(key).unwrap();
         }
         assert_eq!(throttle.full_at.lock().unwrap().len(), KEYS_MAX.get());
         assert_eq!(seconds(Duration::from_millis(1)), 1);

@@ -136,10 +136,12 @@ async fn find(
 ) -> Result<RequestRow, Problem> {
     let (user, from) = (caller.user, network(caller.origin.address.unwrap_or(IpAddr::from([0; 4]))));
     let throttles = &app.throttles;
-    let waits = [throttles.request_misses.wait(&user), throttles.network_request_misses.wait(&from)];
-    if let Some(wait) = waits.into_iter().flatten().max() {
-        return Err(Problem::plain(Code::TooManyAttempts).retry_after(seconds(wait)));
-    }
+    // A miss until it is found to be none: of many at once no more are looked for than of many in turn.
+    let taken = throttles.request_misses.try_take(user).and_then(|()| {
+        let taken = throttles.network_request_misses.try_take(from);
+        taken.inspect_err(|_| throttles.request_misses.give_back(&user))
+    });
+    taken.map_err(|wait| Problem::plain(Code::TooManyAttempts).retry_after(seconds(wait)))?;
     let found = match named(text) {
         Some(named) => store::request(&app.pool, named).await?,
         None => None,
@@ -149,11 +151,10 @@ async fn find(
         let is_repeat = before.is_some_and(|command| command.kafka_key() == request.id.uuid());
         is_open || is_repeat || request.owner == Some(Owner::Customer(user))
     };
-    found.filter(may_see).ok_or_else(|| {
-        throttles.request_misses.take(user);
-        throttles.network_request_misses.take(from);
-        unknown()
-    })
+    let request = found.filter(may_see).ok_or_else(unknown)?;
+    throttles.request_misses.give_back(&user);
+    throttles.network_request_misses.give_back(&from);
+    Ok(request)
 }
 
 /// The request's return URL, when it lies under one that is registered for the merchant now.

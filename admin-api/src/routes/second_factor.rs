@@ -69,9 +69,7 @@ pub(super) async fn take_code(
     user: &UserRow,
     code: &str,
 ) -> Result<bool, Problem> {
-    if let Some(wait) = app.throttles.code_failures.wait(&user.id) {
-        return Err(throttled(wait));
-    }
+    app.throttles.code_failures.try_take(user.id).map_err(throttled)?;
     let secret = open_secret(app, user)?;
     let step = match &secret {
         Some(secret) => totp::step_of(secret, code, now_s(), user.totp_step)?,
@@ -81,8 +79,8 @@ pub(super) async fn take_code(
         Some(step) => users::take_step(transaction, user.id, step).await?,
         None => links::consume_recovery_code(transaction, user.id, &totp::recovery_hash(code)).await?,
     };
-    if !taken {
-        app.throttles.code_failures.take(user.id);
+    if taken {
+        app.throttles.code_failures.give_back(&user.id);
     }
     Ok(taken)
 }
@@ -153,9 +151,7 @@ pub async fn confirm(
     Enrolling(caller): Enrolling,
     Json(body): Json<Confirmation>,
 ) -> Result<axum::Json<RecoveryCodes>, Problem> {
-    if let Some(wait) = app.throttles.code_failures.wait(&caller.user) {
-        return Err(throttled(wait));
-    }
+    app.throttles.code_failures.try_take(caller.user).map_err(throttled)?;
     let mut transaction = app.pool.begin().await?;
     let user = locked(&mut transaction, caller.user).await?;
     let secret = open_secret(&app, &user)?.filter(|_| !user.totp_confirmed);
@@ -166,9 +162,9 @@ pub async fn confirm(
         ));
     };
     let Some(step) = totp::step_of(&secret, &body.code, now_s(), user.totp_step)? else {
-        app.throttles.code_failures.take(user.id);
         return Err(Problem::plain(Code::CredentialsInvalid));
     };
+    app.throttles.code_failures.give_back(&user.id);
     users::take_step(&mut transaction, user.id, step).await?;
     users::confirm_totp(&mut transaction, user.id).await?;
     let codes = write_recovery_codes(&mut transaction, user.id).await?;
