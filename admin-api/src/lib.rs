@@ -12,6 +12,7 @@ pub mod audit;
 pub mod bank;
 pub mod body;
 pub mod calls;
+pub mod cash_accounts;
 pub mod client_address;
 pub mod commands;
 mod config;

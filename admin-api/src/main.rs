@@ -1,7 +1,8 @@
-//! The bank's side: `serve` (the default) answers customers and staff, `create-admin` makes the first admins, `command`
-//! carries out one command of the bank, `rebuild-analytics` counts all figures anew, `seed` makes sample partners for load and tests.
+//! The bank's side: `serve` (the default) answers customers and staff, `create-admin` makes the first admins,
+//! `open-cash-accounts` what a new bank pays out of, `command` carries out one command of the bank, `rebuild-analytics`
+//! counts all figures anew, `seed` makes sample partners for load and tests.
 
-use admin_api::{Config, analytics, create_admin, operate, seed};
+use admin_api::{Config, analytics, cash_accounts, create_admin, operate, seed};
 use clap::{Parser, Subcommand};
 
 /// The bank's API.
@@ -18,6 +19,8 @@ enum Command {
     Serve(Box<Config>),
     /// Make one of the first two admins; print the link by which they set their password.
     CreateAdmin(create_admin::Config),
+    /// Open the bank's own account in each currency, which a new bank needs before its first deposit.
+    OpenCashAccounts(cash_accounts::Config),
     /// Carry out one command of the bank and print what became of it.
     #[command(name = "command")]
     Operate(operate::Config),
@@ -55,6 +58,10 @@ fn run(command: Command) -> anyhow::Result<()> {
             admin_api::run(*config, shutdown).await
         })?,
         Command::CreateAdmin(config) => println!("{}", tokio.block_on(create_admin::run(&config))?),
+        Command::OpenCashAccounts(config) => {
+            tokio.block_on(cash_accounts::run(&config))?;
+            println!("the bank has a cash account in each currency");
+        }
         Command::Operate(config) => println!("{}", tokio.block_on(operate::run(&config))?),
         Command::RebuildAnalytics(config) => {
             let generation = tokio.block_on(analytics::rebuild(&config))?;

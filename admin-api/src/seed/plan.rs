@@ -3,11 +3,13 @@
 use domain::{
     account::Owner,
     command::{BankCommand, BankEnvelope, Deposit, GrantMandate, OpenAccount, SCHEMA},
-    ids::{AccountId, MandateId, PartnerId, UserId, bank_account_id, derived_uuid},
+    ids::{AccountId, MandateId, PartnerId, UserId, derived_uuid},
     mandate::MandateKind,
     money::{Amount, Currency},
 };
 use uuid::Uuid;
+
+use crate::cash_accounts;
 
 /// A partner of the sample.
 #[derive(Debug)]
@@ -60,7 +62,7 @@ impl Plan {
     /// The accounts: the bank's own of every currency, the partners', the customers'.
     pub(super) fn openings(&self) -> Vec<BankEnvelope> {
         let currency = self.deposit.currency();
-        let bank = Currency::ALL.iter().map(|&currency| (bank_account_id(currency), Owner::Bank, currency));
+        let bank = Currency::ALL.iter().copied().map(cash_accounts::opening);
         let partners =
             self.partners.iter().map(|it| (it.settlement_account, Owner::Partner(it.id), currency));
         let customers = self.customers.iter().map(|it| (it.account, Owner::Customer(it.user), currency));
@@ -74,7 +76,7 @@ impl Plan {
                 daily_max_minor: None,
             })
         };
-        bank.chain(partners).chain(customers).map(open).map(envelope).collect()
+        bank.chain(partners.chain(customers).map(open)).map(envelope).collect()
     }
 
     /// The customers' money and the partners' mandates, which need the accounts.

@@ -7,6 +7,7 @@ mod audit_calls;
 mod audit_chain;
 mod bank;
 mod books;
+mod cash_accounts;
 mod command;
 mod customers;
 mod dead_letters;

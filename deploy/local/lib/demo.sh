@@ -4,13 +4,14 @@
 PARTNER_ENV=$STATE/partner.env
 LOG_INS=$STATE/log-ins.json
 
-# Seeding goes the way of everybody: through the public APIs. Only the bank's cash account and the first two admins are made by
+# Seeding goes the way of everybody: through the public APIs. Only the bank's cash accounts and the first two admins are made by
 # commands on the server, as in any new bank.
 seed_command() {
     load_ports
     [[ -x $BIN/admin-api && -f $STATE/env/admin-api.env ]] || die "the services do not run yet: run 'make up'"
     [[ -x $BIN/wired ]] || die "$(relative "$BIN/wired") is not built: run 'make build'"
-    open_cash_account
+    with_environment "$STATE/env/admin-api.env" timeout 60 "$BIN/admin-api" open-cash-accounts >>"$LOGS/seed.log" ||
+        die "the bank's cash accounts are not open: the reason stands above"
     (
         set -a
         # shellcheck source=/dev/null
@@ -21,14 +22,6 @@ seed_command() {
     ) || die "seeding failed: the reason stands above; 'wired-local status' tells whether all services are ready"
     mkdir -p "$STATE/bin"
     ln -sfn "$BIN/wired" "$STATE/bin/wired"
-}
-
-# The bank's own cash account in EUR, against which deposits are posted; its id follows from the currency. Opened once, however
-# often this runs; a bank that has one already refuses another.
-open_cash_account() {
-    with_environment "$STATE/env/admin-api.env" timeout 30 "$BIN/admin-api" command --reason "the bank opens its cash account" \
-        --id 6f1c4be2-93d7-5a55-8c0e-b1d277a90001 \
-        '{"open_account":{"account":"acct_0smpybgvcqb6drwetehegnr74x","owner":"bank","currency":"EUR"}}' >>"$LOGS/seed.log" 2>&1 || true
 }
 
 # Acts as admin-api, with its grants and keys.
