@@ -18,27 +18,18 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use domain::checkpoint::Checkpoint;
 use ed25519_dalek::SigningKey;
 use runtime::config::{ConfigError, KafkaConfig, MysqlConfig};
-use sqlx::MySqlPool;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
+pub(crate) use checkpoints::published_checkpoint;
 use checkpoints::{Checkpoints, Publisher};
 use reconciler::Reconciler;
 use sealer::Sealer;
 
 use crate::verification::Published;
-
-/// A checkpoint that is published: of this number, or the last one.
-pub(crate) async fn published_checkpoint(
-    pool: &MySqlPool,
-    number: Option<u64>,
-) -> Result<Option<Checkpoint>, sqlx::Error> {
-    checkpoints::find(pool, number).await
-}
 
 /// Two for the reconciler's two rounds, one for the statements around them.
 const RECONCILER_CONNECTIONS: u32 = 4;

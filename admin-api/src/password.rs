@@ -202,7 +202,7 @@ impl Drop for Inside<'_> {
     }
 }
 
-/// What one hash works in. To ask the system for it anew costs as much as a third of the hash.
+/// What a thread's hashes work in, one after the other: asked for anew for each, it was never given back to the system.
 fn memory() -> Vec<Block> {
     vec![Block::default(); MEMORY_KIB as usize]
 }

@@ -28,7 +28,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{lease::Lease, metrics};
 pub(super) use publish::Publisher;
-pub(super) use store::{State, find};
+pub(super) use store::State;
+pub(crate) use store::published_checkpoint;
 
 /// Why no checkpoint was taken or published.
 #[derive(Debug, thiserror::Error)]

@@ -259,7 +259,10 @@ pub(super) async fn unpublished(pool: &MySqlPool) -> Result<Vec<Checkpoint>> {
 }
 
 /// A checkpoint that is published: of this number, or the last one.
-pub(in crate::evidence) async fn find(pool: &MySqlPool, number: Option<u64>) -> Result<Option<Checkpoint>> {
+pub(crate) async fn published_checkpoint(
+    pool: &MySqlPool,
+    number: Option<u64>,
+) -> Result<Option<Checkpoint>> {
     let mut sql = Sql::new();
     sql.text(CHECKPOINTS).text("JOIN checkpoint_publications p ON p.number = c.number ");
     if let Some(number) = number {
