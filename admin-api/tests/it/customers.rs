@@ -353,12 +353,15 @@ async fn whoever_guesses_codes_waits() {
     request(&bank, merchant, "K7M2XQ9P", 900).await;
     let get =
         async |client: &Client, code: &str| client.get(&format!("/v1/me/mandate-requests/{code}")).await;
-    // A user, from however many networks.
-    for number in 0..10 {
+    // A user, from however many networks, and also of many at once no more than ten.
+    let guesses = (0..30).map(|number| {
         let client = bank.client().with_token(anna.client.token.as_deref().unwrap());
         let code = ["AAAA2345", "mdt_00000000000000000000000007", "x", "%20"][number % 4];
-        get(&client, code).await.expect_problem(404, "not_found");
-    }
+        async move { get(&client, code).await.status }
+    });
+    let answers = futures_util::future::join_all(guesses).await;
+    let count = |status| answers.iter().filter(|it| **it == status).count();
+    assert_eq!((count(404), count(429)), (10, 20));
     let refused = get(&anna.client, "K7M2XQ9P").await.expect_problem(429, "too_many_attempts");
     let wait: u32 = refused.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=60).contains(&wait), "{wait}");
