@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use axum::routing::{get, post};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -119,6 +119,19 @@ async fn an_answer_with_the_clients_address_and_a_connection_for_the_next() {
     server.stop().await;
 }
 
+/// Sends these bytes and then this one again and again, one every 20 ms, which is never idle, until the server has enough.
+pub(super) async fn trickle(stream: &mut (impl AsyncWrite + Unpin), beginning: &[u8], again: u8) {
+    let trickle = async {
+        for byte in beginning.iter().chain(std::iter::repeat(&again)) {
+            if stream.write_all(&[*byte]).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LONG, trickle).await.expect("the server ends what trickles");
+}
+
 #[tokio::test]
 async fn who_says_nothing_or_trickles_its_head_is_cut_off() {
     let server = Server::start(limits()).await;
@@ -127,7 +140,7 @@ async fn who_says_nothing_or_trickles_its_head_is_cut_off() {
     assert!(begun.elapsed() >= Duration::from_millis(250), "not at once");
     assert!(begun.elapsed() < Duration::from_millis(1_400), "after the head's time, not the idle time");
 
-    // A byte every 20 ms is never idle, and the second request on a connection has no more time than the first.
+    // The second request on a connection has no more time than the first.
     for first in [false, true] {
         let mut stream = server.connect().await;
         if first {
@@ -135,15 +148,7 @@ async fn who_says_nothing_or_trickles_its_head_is_cut_off() {
             answer(&mut stream).await;
         }
         let begun = Instant::now();
-        let trickle = async {
-            for byte in b"GET / HTTP/1.1\r\nx: ".iter().chain(std::iter::repeat(&b'y')) {
-                if stream.write_all(&[*byte]).await.is_err() {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(LONG, trickle).await.expect("the server ends a trickling head");
+        trickle(&mut stream, b"GET / HTTP/1.1\r\nx: ", b'y').await;
         assert!(begun.elapsed() < Duration::from_millis(1_400), "{:?}", begun.elapsed());
     }
     server.stop().await;

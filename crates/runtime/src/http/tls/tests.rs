@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::http::serve_tls;
+use crate::http::tests::trickle;
 
 /// Longer than any limit below, as a bound for waiting.
 const LONG: Duration = Duration::from_secs(20);
@@ -288,18 +289,8 @@ async fn who_does_not_finish_a_handshake_is_cut_off_and_gives_its_place_back() {
         assert_eq!(rest(stream).await, b"");
     }
     assert!(begun.elapsed() >= Duration::from_millis(900), "{:?}", begun.elapsed());
-    // A byte every 20 ms is never idle.
-    let mut stream = server.raw().await;
     let begun = Instant::now();
-    let trickle = async {
-        for byte in [HANDSHAKE, 3, 1, 1, 0].into_iter().chain(std::iter::repeat(1)) {
-            if stream.write_all(&[byte]).await.is_err() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(LONG, trickle).await.expect("the server ends a trickling handshake");
+    trickle(&mut server.raw().await, &[HANDSHAKE, 3, 1, 1, 0], 1).await;
     assert!(begun.elapsed() < Duration::from_millis(2_500), "{:?}", begun.elapsed());
     ask(&mut server.connect().await, GET, "hello").await;
     server.stop().await;
@@ -333,15 +324,7 @@ async fn the_bounds_of_a_connection_hold_under_tls() {
     // Trickles its head.
     let mut stream = freed(&server).await;
     let begun = Instant::now();
-    let trickle = async {
-        for byte in b"GET / HTTP/1.1\r\nx: ".iter().chain(std::iter::repeat(&b'y')) {
-            if stream.write_all(&[*byte]).await.is_err() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(LONG, trickle).await.expect("the server ends a trickling head");
+    trickle(&mut stream, b"GET / HTTP/1.1\r\nx: ", b'y').await;
     assert!(begun.elapsed() < Duration::from_millis(2_500), "{:?}", begun.elapsed());
     // Is idle for longer than a head may take, and not for longer than idling may.
     let mut stream = freed(&server).await;
