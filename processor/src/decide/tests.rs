@@ -1,5 +1,6 @@
 //! Tables of every rejection, in order of precedence, and a property test against a naive model.
 
+mod mandates;
 mod model;
 mod money;
 mod world;
