@@ -5,8 +5,8 @@ use domain::seal::Place;
 use serde_json::{Value, json};
 use testkit::fixtures::{self, PartnerRow};
 
+use crate::colleagues::{Staff, actions, agree, bytes, neutral, text, why};
 use crate::harness::{Answer, Bank, Somebody};
-use crate::partners::{Staff, actions, agree, bytes, neutral, text, why};
 
 async fn issue(by: &Somebody, partner: PartnerId, key: &str, scopes: &[&str]) -> Answer {
     let body = json!({"scopes": scopes, "reason": "the tills"});

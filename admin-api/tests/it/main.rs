@@ -8,6 +8,7 @@ mod audit_chain;
 mod bank;
 mod books;
 mod cash_accounts;
+mod colleagues;
 mod command;
 mod customers;
 mod dead_letters;

@@ -7,8 +7,8 @@ use domain::account::AccountStatus;
 use serde_json::{Value, json};
 use testkit::wait_until;
 
+use crate::colleagues::{actions, agree, neutral, text, why};
 use crate::harness::{Answer, Bank, LONG, PASSWORD, REVOKED_WITHIN, Somebody, code_at, link_token, uuid_of};
-use crate::partners::{actions, agree, neutral, text, why};
 
 async fn invite(by: &Somebody, key: &str, email: &str, role: &str) -> Answer {
     let body = json!({"email": email, "name": "Otto Ohm", "role": role, "reason": "joins the night shift"});
