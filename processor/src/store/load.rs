@@ -177,7 +177,8 @@ const USED_PAYMENTS: &str = "SELECT id, fingerprint FROM payments WHERE id";
 const USED_CHANGES: &str = "SELECT id, fingerprint FROM changes WHERE id";
 const BLOCKED: &str = "SELECT DISTINCT root_id FROM dead_letters WHERE status = 1 AND root_id";
 const PARTNERS: &str = "SELECT id, status, livemode FROM partners WHERE id";
-const SETTLEMENT: &str = "SELECT partner_id, currency, account_id FROM settlement_accounts WHERE partner_id";
+const SETTLEMENT: &str = "SELECT partner_id, currency, account_id \
+     FROM settlement_accounts FORCE INDEX (PRIMARY) WHERE partner_id";
 const PAYMENTS: &str = "SELECT source, kafka_partition, kafka_offset, id, root_id, kind, status, reason, version, \
      partner_id, mandate_id, currency, amount_minor, captured_minor, refunded_minor, debit_account, credit_account, \
      livemode, reference, description, metadata, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', accepted_at), \
@@ -191,6 +192,8 @@ const ACCOUNTS: &str = "SELECT id, owner_kind, owner_id, currency, status, balan
      TIMESTAMPDIFF(MICROSECOND, '1970-01-01', entered_at), livemode FROM accounts FORCE INDEX (PRIMARY) WHERE id";
 const SEQUENCES: &str = "SELECT partner_id, last_sequence, epoch \
      FROM partner_sequences FORCE INDEX (PRIMARY) WHERE partner_id";
+/// Others may read it, and nobody puts another account in its place until what is credited there is written.
+const KEEP_BY_PARTNER: &str = " ORDER BY partner_id, currency FOR SHARE";
 const LOCK_BY_ID: &str = " ORDER BY id FOR UPDATE";
 const LOCK_BY_PARTNER: &str = " ORDER BY partner_id FOR UPDATE";
 
@@ -210,7 +213,8 @@ fn statements(references: &References) -> (Sql, Vec<Set>) {
     select(Set::Used, USED_CHANGES, &mut references.change_ids.iter().copied(), "");
     select(Set::BlockedRoots, BLOCKED, &mut references.keys.iter().copied(), "");
     select(Set::Partners, PARTNERS, &mut references.partners.iter().map(PartnerId::uuid), "");
-    select(Set::SettlementAccounts, SETTLEMENT, &mut references.settled.iter().map(PartnerId::uuid), "");
+    let settled = &mut references.settled.iter().map(PartnerId::uuid);
+    select(Set::SettlementAccounts, SETTLEMENT, settled, KEEP_BY_PARTNER);
     select(Set::Payments, PAYMENTS, &mut references.roots.iter().map(PaymentId::uuid), LOCK_BY_ID);
     select(Set::Mandates, MANDATES, &mut references.mandates.iter().map(MandateId::uuid), LOCK_BY_ID);
     select(Set::Accounts, ACCOUNTS, &mut references.accounts.iter().map(AccountId::uuid), LOCK_BY_ID);

@@ -273,6 +273,18 @@ async fn a_change_of_the_settlement_account_is_seen_by_a_processor_that_remember
     assert_eq!(bank.outcome(last.id).await, POSTED);
     let balance = format!("SELECT balance_minor FROM accounts WHERE id = 0x{}", third.uuid().simple());
     assert_eq!(bank.number(&balance).await, 75);
+    // While another processor is at it: a payment is not credited on the account that is no longer the right one.
+    let mut changing = bank.env.pool().begin().await.unwrap();
+    let change = format!("UPDATE settlement_accounts SET account_id = 0x{hex}");
+    sqlx::raw_sql(&change).execute(&mut *changing).await.unwrap();
+    let meanwhile = bank.payment("meanwhile", 33);
+    bank.pay(std::slice::from_ref(&meanwhile)).await;
+    let waiting = "SELECT COUNT(*) FROM performance_schema.data_locks WHERE object_schema = DATABASE() \
+        AND object_name = 'settlement_accounts' AND lock_status = 'WAITING'";
+    bank.waits("the payment waits for the change", waiting, 1).await;
+    changing.commit().await.unwrap();
+    assert_eq!(bank.outcome(meanwhile.id).await, POSTED);
+    assert_eq!(bank.number(&balance).await, 75);
     running.stop().await;
     bank.assert_sound().await;
     bank.env.close().await;

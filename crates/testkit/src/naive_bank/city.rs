@@ -389,6 +389,14 @@ impl City {
 }
 
 impl Command {
+    /// Its id.
+    pub fn id(&self) -> Uuid {
+        match self {
+            Self::Partner(envelope) => envelope.id.uuid(),
+            Self::Bank(envelope) => envelope.id,
+        }
+    }
+
     /// What it is keyed by on Kafka.
     pub fn kafka_key(&self) -> Uuid {
         match self {
