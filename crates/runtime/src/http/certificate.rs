@@ -1,7 +1,7 @@
 //! The certificate that a listener shows, read anew when its files change.
 //!
 //! Chain and key are read and checked as a pair, also at the start: a pair that does not belong together, cannot be
-//! read or has expired is never shown. While the files hold such a pair the one before stays; that is logged once, as
+//! read, has expired or does not count yet is never shown. While the files hold such a pair the one before stays; that is logged once, as
 //! an error, and is a metric. A pair seen in the middle of its replacement is no error: it is looked at again first.
 //!
 //! The content is compared, not the time of the change, so links that are switched over (as Kubernetes does) count as
@@ -67,6 +67,14 @@ pub enum CertificateError {
         path: PathBuf,
         /// When.
         since: u64,
+    },
+    /// Nobody would accept it yet.
+    #[error("a certificate in {path:?} only counts from second {from} since 1970 on")]
+    NotYetValid {
+        /// Its path.
+        path: PathBuf,
+        /// When.
+        from: u64,
     },
 }
 
@@ -233,15 +241,22 @@ impl Files {
         };
         let chain = CertificateDer::pem_slice_iter(&content.chain).collect::<Result<Vec<_>, _>>();
         let chain = chain.map_err(|error| no_chain(&error))?;
-        let mut expires_at = None;
-        for certificate in &chain {
-            let at = expires_at_of(certificate).map_err(|error| no_chain(&error))?;
-            expires_at = Some(expires_at.map_or(at, |earlier: SystemTime| earlier.min(at)));
-        }
-        let expires_at = expires_at.ok_or_else(|| no_chain(&"there is none"))?;
+        let validities = chain.iter().map(|certificate| validity_of(certificate));
+        let validities = validities.collect::<der::Result<Vec<_>>>().map_err(|error| no_chain(&error))?;
+        let counts_from = validities.iter().map(|(from, _)| *from).max();
+        let expires_at = validities.iter().map(|(_, until)| *until).min();
+        let (Some(counts_from), Some(expires_at)) = (counts_from, expires_at) else {
+            return Err(no_chain(&"there is none"));
+        };
+        let second = |at: SystemTime| at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         if expires_at <= now {
-            let since = expires_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-            return Err(CertificateError::Expired { path: self.chain.clone(), since });
+            return Err(CertificateError::Expired { path: self.chain.clone(), since: second(expires_at) });
+        }
+        if counts_from > now {
+            return Err(CertificateError::NotYetValid {
+                path: self.chain.clone(),
+                from: second(counts_from),
+            });
         }
         let no_key = || CertificateError::Key(self.key.clone());
         let key = PrivateKeyDer::from_pem_slice(&content.key).map_err(|_| no_key())?;
@@ -257,28 +272,29 @@ impl Files {
     }
 }
 
-/// `notAfter` of a certificate (RFC 5280, section 4.1); everything else is skipped, since rustls reads it.
-fn expires_at_of(certificate: &[u8]) -> der::Result<SystemTime> {
-    let since_1970 = SliceReader::new(certificate)?.sequence(|certificate| {
-        let expires = certificate.sequence(|signed| {
+/// `notBefore` and `notAfter` of a certificate (RFC 5280, section 4.1); everything else is skipped, since rustls reads it.
+fn validity_of(certificate: &[u8]) -> der::Result<(SystemTime, SystemTime)> {
+    SliceReader::new(certificate)?.sequence(|certificate| {
+        let validity = certificate.sequence(|signed| {
             let has_version = signed.peek_tag()?.is_context_specific();
             // The version, the serial number, the algorithm and the issuer.
             for _ in 0..if has_version { 4 } else { 3 } {
                 AnyRef::decode(signed)?;
             }
-            let expires = signed.sequence(|validity| {
-                AnyRef::decode(validity)?;
-                match validity.peek_tag()? {
-                    Tag::UtcTime => Ok(UtcTime::decode(validity)?.to_unix_duration()),
-                    _ => Ok(GeneralizedTime::decode(validity)?.to_unix_duration()),
-                }
-            })?;
+            let validity = signed.sequence(|validity| Ok((time(validity)?, time(validity)?)))?;
             skip_rest(signed)?;
-            Ok(expires)
+            Ok(validity)
         })?;
         skip_rest(certificate)?;
-        Ok(expires)
-    })?;
+        Ok(validity)
+    })
+}
+
+fn time<'a>(reader: &mut impl Reader<'a>) -> der::Result<SystemTime> {
+    let since_1970 = match reader.peek_tag()? {
+        Tag::UtcTime => UtcTime::decode(reader)?.to_unix_duration(),
+        _ => GeneralizedTime::decode(reader)?.to_unix_duration(),
+    };
     Ok(UNIX_EPOCH + since_1970)
 }
 

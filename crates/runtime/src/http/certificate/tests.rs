@@ -62,6 +62,18 @@ fn what_cannot_be_shown_is_refused_with_what_is_wrong_and_nothing_of_the_key() {
 }
 
 #[test]
+fn what_does_not_count_yet_is_refused_until_it_does() {
+    let authority = Authority::new();
+    let files = authority.files(&["bank.test"]);
+    let certificate = read(&files).unwrap();
+    let content = certificate.files.read().unwrap();
+    let yesterday = SystemTime::now() - Duration::from_secs(86_400);
+    let error = certificate.files.pair(&content, yesterday).unwrap_err().to_string();
+    assert!(error.contains("only counts from second 1"), "{error}");
+    certificate.files.pair(&content, SystemTime::now()).unwrap();
+}
+
+#[test]
 fn a_bad_pair_is_kept_out_and_said_once_and_the_next_good_one_is_shown() {
     let authority = Authority::new();
     let files = authority.files(&["bank.test"]);
