@@ -6,6 +6,8 @@ use domain::ids::{AccountId, KeyId, PartnerId, PaymentId};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use testkit::wait_until;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use uuid::Uuid;
 
 use crate::harness::{Bank, Client, LONG, Somebody};
@@ -316,12 +318,8 @@ fn resident_kib() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// `WIRED_AUDIT_EXPORT_ROWS=1000000` for the large one.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_large_export_is_whole_and_needs_little_memory() {
-    let rows: u64 = std::env::var("WIRED_AUDIT_EXPORT_ROWS").map_or(30_000, |it| it.parse().unwrap());
-    let bank = Bank::new("admin-audit-large").await;
-    let auditor = bank.staff("aud@example.com", 3).await;
+/// Writes so many rows from `LATER_MS` on.
+async fn fill(bank: &Bank, rows: u64) {
     let chunk = 10_000.min(rows);
     for begin in (0..rows).step_by(chunk as usize) {
         let values: Vec<String> = (begin..begin + chunk)
@@ -332,18 +330,55 @@ async fn a_large_export_is_whole_and_needs_little_memory() {
             .collect();
         bank.sql(&format!("INSERT INTO audit_log VALUES {}", values.join(","))).await;
     }
-    let (before, begun) = (resident_kib(), Instant::now());
+}
+
+/// Asks for an export of them; whoever called takes what comes.
+async fn begin_export(bank: &Bank, auditor: &Somebody) -> TcpStream {
     let token = auditor.client.token.as_deref().unwrap();
     let request = format!(
         "GET /v1/audit/export.ndjson?from=2033-01-01T00:00:00Z&source=people HTTP/1.1\r\nhost: bank\r\n\
          connection: close\r\nauthorization: Bearer {token}\r\n\r\n"
     );
-    let mut stream = tokio::net::TcpStream::connect(bank.service.address).await.unwrap();
-    tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes()).await.unwrap();
+    let mut stream = TcpStream::connect(bank.service.address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exports_are_few_at_once_and_one_that_nobody_takes_makes_room() {
+    let bank = Bank::new("admin-audit-few").await;
+    let auditor = bank.staff("aud@example.com", 3).await;
+    // More than the buffers between the service and whoever does not read.
+    fill(&bank, 60_000).await;
+    let mut taken = Vec::new();
+    for _ in 0..2 {
+        let mut stream = begin_export(&bank, &auditor).await;
+        let mut first = [0; 12];
+        stream.read_exact(&mut first).await.unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200");
+        taken.push(stream);
+    }
+    let export = "/v1/audit/export.csv?from=2040-01-01T00:00:00Z";
+    let refused = auditor.client.get(export).await.expect_problem(503, "unavailable");
+    assert_eq!(refused.header("retry-after"), Some("10"));
+    drop(taken);
+    wait_until("there is room again", LONG, async || auditor.client.get(export).await.status == 200).await;
+    bank.close().await;
+}
+
+/// `WIRED_AUDIT_EXPORT_ROWS=1000000` for the large one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_export_is_whole_and_needs_little_memory() {
+    let rows: u64 = std::env::var("WIRED_AUDIT_EXPORT_ROWS").map_or(30_000, |it| it.parse().unwrap());
+    let bank = Bank::new("admin-audit-large").await;
+    let auditor = bank.staff("aud@example.com", 3).await;
+    fill(&bank, rows).await;
+    let (before, begun) = (resident_kib(), Instant::now());
+    let mut stream = begin_export(&bank, &auditor).await;
     let (mut buffer, mut lines, mut bytes, mut most) = (vec![0; 64 * 1024], 0_u64, 0_u64, before);
     let mut tail = Vec::new();
     loop {
-        let read = tokio::io::AsyncReadExt::read(&mut stream, &mut buffer).await.unwrap();
+        let read = stream.read(&mut buffer).await.unwrap();
         if read == 0 {
             break;
         }
