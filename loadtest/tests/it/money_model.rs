@@ -12,8 +12,8 @@
 //!
 //! One thing has no such order: a root, mandate or account that is being made by another transaction can neither be seen
 //! nor locked. A reversal, or a follow-up on a follow-up, that came in that moment is rejected as
-//! `payment_unknown` and may be told after its root. There, and only there (what is `unknown` was made less than 5 s before),
-//! the naive bank is asked with it hidden, if otherwise it says something else.
+//! `payment_unknown` and may be told after its root. There, and only there (the command was rejected, and what it names
+//! was made less than 5 s before), the naive bank is asked with it hidden, if otherwise it says something else.
 //!
 //! `WIRED_MODEL_COMMANDS` and `WIRED_MODEL_SEED` make a longer or an earlier run. A seed replays the same commands; how
 //! they interleave differs, and the naive bank follows.
@@ -267,8 +267,8 @@ fn said(
     payment.or_else(|| changes.get(&id).map(|reason| Said { reason: *reason, of_payment: None }))
 }
 
-/// Applies a record. What the ledger says is not there, and another transaction was making, may have been unseen: of
-/// such things as few as possible are hidden, so that it comes out as in the ledger, or else none.
+/// Applies a record. What was rejected may have missed what another transaction was making: of such things as few as
+/// possible are hidden, so that it comes out as in the ledger, or else none.
 fn apply_as_seen(
     naive: &mut NaiveBank,
     record: &Record,
@@ -278,15 +278,13 @@ fn apply_as_seen(
 ) -> Outcome {
     let (id, when) = (record.command.id(), When { at: record.accepted_at, day });
     let real = said(id, &ledger.payments, &ledger.changes);
-    let hideable = match real.as_ref().and_then(|it| it.reason) {
+    let young =
+        |id: &Uuid| born.get(id).is_some_and(|at| decided_at(ledger, record) - at < AT_THE_SAME_TIME_US);
+    let hideable: Vec<_> = match real.as_ref().and_then(|it| it.reason) {
+        None => Vec::new(),
         Some(Reason::PaymentUnknown) => unseen_root(ledger, record).iter().map(PaymentId::uuid).collect(),
-        Some(Reason::MandateUnknown | Reason::AccountUnknown) => {
-            let young = |id: &Uuid| {
-                born.get(id).is_some_and(|at| decided_at(ledger, record) - at < AT_THE_SAME_TIME_US)
-            };
-            named(&record.command).into_iter().filter(young).collect()
-        }
-        _ => Vec::new(),
+        // Where another reason comes first, it is the one that is told.
+        Some(_) => named(&record.command).into_iter().filter(young).collect(),
     };
     if hideable.is_empty() {
         return naive.apply(&record.command, when);
