@@ -345,7 +345,7 @@ async fn begin_export(bank: &Bank, auditor: &Somebody) -> TcpStream {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn exports_are_few_at_once_and_one_that_nobody_takes_makes_room() {
+async fn exports_are_few_at_once_cut_off_visibly_and_make_room_again() {
     let bank = Bank::new("admin-audit-few").await;
     let auditor = bank.staff("aud@example.com", 3).await;
     // More than the buffers between the service and whoever does not read.
@@ -361,6 +361,14 @@ async fn exports_are_few_at_once_and_one_that_nobody_takes_makes_room() {
     let export = "/v1/audit/export.csv?from=2040-01-01T00:00:00Z";
     let refused = auditor.client.get(export).await.expect_problem(503, "unavailable");
     assert_eq!(refused.header("retry-after"), Some("10"));
+    // What can no longer be read is not taken for the whole: it has neither its last line nor its last chunk.
+    bank.sql("RENAME TABLE audit_log TO audit_away").await;
+    let mut rest = Vec::new();
+    // The connection may be reset.
+    let _ = taken[0].read_to_end(&mut rest).await;
+    let rest = String::from_utf8_lossy(&rest);
+    assert!(!rest.contains("{\"end\":") && !rest.ends_with("\r\n0\r\n\r\n"));
+    bank.sql("RENAME TABLE audit_away TO audit_log").await;
     drop(taken);
     wait_until("there is room again", LONG, async || auditor.client.get(export).await.status == 200).await;
     bank.close().await;
